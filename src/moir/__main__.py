@@ -1,0 +1,5 @@
+"""``python -m moir``: the command line."""
+
+from moir.cli import main
+
+main()

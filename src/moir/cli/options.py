@@ -1,0 +1,23 @@
+"""Options that several commands take."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+Inputs = Annotated[list[str], typer.Argument(help="Files, folders or globs.", show_default=False)]
+Output = Annotated[
+    Path | None, typer.Option("--output", "-o", help="A file (for one input) or a folder; default: beside the input.")
+]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace outputs that exist.")]
+Recursive = Annotated[bool, typer.Option("--recursive", "-r", help="Also look into the folders of folders.")]
+Jobs = Annotated[int, typer.Option("--jobs", "-j", min=1, help="Pictures at a time.")]
+Resume = Annotated[bool, typer.Option("--resume", help="Leave out pictures whose output exists.")]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object per line on stdout, and nothing else there.")]
+Model = Annotated[
+    str | None,
+    typer.Option("--model", "-m", help="A shipped model, a .safetensors file, or hf://owner/repo.", show_default=False),
+]
+Device = Annotated[str | None, typer.Option("--device", help="cpu, cuda, cuda:1, mps or auto.")]
+Precision = Annotated[str | None, typer.Option("--precision", help="float32, bf16, fp16 or auto.")]
+Tile = Annotated[str, typer.Option("--tile", help="Side of tiles in pixels, 'auto' (by free memory) or 'none'.")]

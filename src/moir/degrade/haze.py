@@ -1,0 +1,90 @@
+"""Haze: the atmospheric scattering model over a procedural or a real depth map."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+
+from moir.degrade.base import Params, check_batch, check_map, new_seed, pick_kind, register_params, uniform
+from moir.degrade.depth import DepthParams, depth_field
+from moir.degrade.fields import seeded
+from moir.degrade.severity import draw
+
+
+@register_params
+@dataclass(frozen=True)
+class HazeParams(Params):
+    """Parameters of haze.
+
+    Attributes:
+        beta: Scattering coefficient; depth is scaled to a maximum of 1.
+        light: Atmospheric light A for red, green and blue, each 0..1.
+        near: Depth of the nearest point, 0..1 (haze is seldom absent even there).
+        horizon, power, tilt, relief, cue: The depth field; see :class:`moir.degrade.depth.DepthParams`.
+    """
+
+    type: ClassVar[str] = "haze"
+    kinds: ClassVar[tuple[str, ...]] = ("landscape", "uneven")
+    severity_field: ClassVar[str] = "beta"
+
+    beta: float
+    light: tuple[float, float, float]
+    near: float
+    horizon: float
+    power: float
+    tilt: float
+    relief: float
+    cue: float
+
+
+class Haze:
+    """y = x t + A (1 - t), t = exp(-beta d) (Koschmieder; He et al. 2009, eq. 1 and 2)."""
+
+    type = "haze"
+    kinds = HazeParams.kinds
+    weights: ClassVar[dict[str, float]] = {"landscape": 0.6, "uneven": 0.4}
+
+    def sample(self, level: str | float, generator: torch.Generator, kind: str | None = None) -> HazeParams:
+        """See :class:`moir.degrade.base.Degradation`."""
+        kind = pick_kind(kind, self.weights, self.type, generator)
+        beta, seed = draw(self.type, level, generator), new_seed(generator)
+        # MiOIR draws A from 0.8-1.0; photographs of haze are often greyer (OneRestore: 0.6-0.9).
+        brightness, tint = uniform(generator, 0.6, 1.0), uniform(generator, -0.04, 0.04)
+        light = tuple(min(1.0, brightness + shift) for shift in (tint, tint / 3, -tint))
+        landscape = kind == "landscape"
+        return HazeParams(
+            kind,
+            seed,
+            beta,
+            (light[0], light[1], light[2]),
+            near=uniform(generator, 0.05, 0.45),
+            horizon=uniform(generator, 0.0, 0.5),
+            power=uniform(generator, 0.6, 2.5),
+            tilt=uniform(generator, -12, 12),
+            relief=uniform(generator, 0.05, 0.25) if landscape else uniform(generator, 0.4, 0.7),
+            cue=uniform(generator, 0.1, 0.4) if landscape else uniform(generator, 0, 0.3),
+        )
+
+    def apply(self, images: torch.Tensor, params: Sequence[Params], depth: torch.Tensor | None = None) -> torch.Tensor:
+        """See :class:`moir.degrade.base.Degradation`.
+
+        Args:
+            images: (B, 3, H, W), [0, 1].
+            params: B parameter records.
+            depth: (B, H, W), any unit, 0 or larger, larger is farther, each scaled to a maximum of 1; None: a
+                procedural field.
+        """
+        records = check_batch(images, params, HazeParams)
+        depth = None if depth is None else check_map(depth, images, "depth")
+        out = []
+        for index, (x, p) in enumerate(zip(images, records, strict=True)):
+            if depth is None:
+                shape = DepthParams(p.horizon, p.power, p.tilt, p.relief, p.cue)
+                distance = p.near + (1 - p.near) * depth_field(x, shape, seeded(p.seed, x.device))
+            else:
+                distance = depth[index] / depth[index].max().clamp_min(1e-6)
+            transmission = torch.exp(-p.beta * distance)
+            light = torch.tensor(p.light, device=x.device, dtype=x.dtype)[:, None, None]
+            out.append(x * transmission + light * (1 - transmission))
+        return torch.stack(out).clamp(0, 1)

@@ -1,0 +1,138 @@
+"""The registry of models: names, builders, and loading with weights.
+
+Entries are lazy ``module:function`` strings, so that names can be listed without importing torch.
+"""
+
+from __future__ import annotations
+
+import fnmatch
+import importlib
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from moir.base.errors import CheckpointError
+from moir.base.names import check_name
+
+if TYPE_CHECKING:
+    from moir.checkpoints import Card
+    from moir.networks.base import RestorationNetwork
+
+WEIGHTS = Path(__file__).parent / "weights"
+"""Shipped weights, each with its card."""
+
+DEFAULT = "compact"
+"""The model that ``moir.load()`` and ``moir restore`` use when none is named."""
+
+FOREIGN = (".ckpt", ".pth", ".pt", ".pkl")
+"""Suffixes of other programs' checkpoints that are read directly; see :mod:`moir.checkpoints.foreign`."""
+
+_BUILDERS: dict[str, str] = {
+    "compact": "moir.networks.compact:compact",
+    "moce_ir": "moir.networks.moce_ir:moce_ir",
+    "moce_ir_s": "moir.networks.moce_ir:moce_ir_s",
+    "promptir": "moir.networks.promptir:promptir",
+    "restormer": "moir.networks.restormer:restormer",
+    "test_compact": "moir.networks.compact:test_compact",
+    "test_moce_ir": "moir.networks.moce_ir:test_moce_ir",
+    "test_promptir": "moir.networks.promptir:test_promptir",
+    "test_restormer": "moir.networks.restormer:test_restormer",
+}
+
+
+def list_models(pattern: str = "*", *, tests: bool = False) -> list[str]:
+    """Names that :func:`create_model` accepts, sorted.
+
+    Args:
+        pattern: A shell-like pattern such as ``"moce*"``.
+        tests: Also list the tiny ``test_...`` configurations.
+
+    Examples:
+        >>> "compact" in list_models()
+        True
+    """
+    names = [n for n in _BUILDERS if tests or not n.startswith("test_")]
+    return sorted(fnmatch.filter(names, pattern))
+
+
+def create_model(name: str, **options: Any) -> RestorationNetwork:
+    """Make a network with fresh weights.
+
+    Args:
+        name: A name of the registry; see :func:`list_models`.
+        **options: Options of the network, under their published names; None means the default.
+
+    Returns:
+        The network, float32, in training mode, on the CPU.
+
+    Raises:
+        UnknownNameError: An unknown model or option; the message names near misses.
+
+    Examples:
+        >>> network = create_model("test_compact", width=4)
+        >>> network.options["width"]
+        4
+    """
+    module, function = _BUILDERS[check_name(name, _BUILDERS, "model")].split(":")
+    builder = getattr(importlib.import_module(module), function)
+    network: RestorationNetwork = builder(**{k: v for k, v in options.items() if v is not None})
+    return network
+
+
+def shipped() -> list[str]:
+    """Names of the weights that come with the package, sorted."""
+    return sorted(card.stem for card in WEIGHTS.glob("*.json"))
+
+
+def find_weights(name: str) -> Path:
+    """The weights file of a model.
+
+    Args:
+        name: A shipped name, the path of a ``.safetensors`` file or of a foreign checkpoint (``.ckpt``, ``.pth``,
+            ``.pt``, ``.pkl``), or ``hf://owner/repo``.
+
+    Raises:
+        UnknownNameError: Neither a path nor a shipped name.
+        CheckpointError: The file is not there, or is of another kind.
+    """
+    if name.startswith("hf://"):
+        from moir.checkpoints.hub import fetch
+
+        return fetch(name)
+    path = Path(name).expanduser()
+    if path.suffix in (".safetensors", *FOREIGN):
+        return path
+    if path.suffix or path.exists():
+        kinds = ", ".join((".safetensors", *FOREIGN))
+        raise CheckpointError(f"{name} has no suffix of a weights file ({kinds}); if it is one, try: moir convert")
+    return WEIGHTS / f"{check_name(name, shipped(), 'shipped model')}.safetensors"
+
+
+def load_model(name: str) -> tuple[RestorationNetwork, Card]:
+    """Make a network with its weights, in evaluation mode, and read its card.
+
+    A foreign checkpoint, or a ``.safetensors`` file without a card, is recognised by its names and shapes, and gets a
+    card that says what is known of it. Nothing in a file is executed.
+
+    Args:
+        name: See :func:`find_weights`.
+
+    Raises:
+        UnknownNameError: See :func:`find_weights`.
+        CheckpointError: A file is missing, unsafe or damaged, its checksum is not the card's, or it does not fit the
+            network.
+    """
+    from moir.checkpoints import Card, load_into, open_foreign, read_tensors
+    from moir.checkpoints.card import sha256_of
+
+    path = find_weights(name)
+    card_path = path.with_suffix(".json")
+    if path.suffix in FOREIGN or (path.is_file() and not card_path.exists()):
+        network, card = open_foreign(path, create_model)
+        return network.eval(), card
+    tensors, _ = read_tensors(path)
+    card = Card.read(card_path)
+    if card.sha256 and sha256_of(path) != card.sha256:
+        raise CheckpointError(f"{path} is not the file its card describes (sha256 differs); get both again")
+    network = create_model(card.model, **card.options)
+    load_into(network, tensors, path)
+    return network.eval(), card

@@ -1,0 +1,298 @@
+"""The Restorer: picture in, Restoration out."""
+
+import os
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import torch
+from PIL import Image
+
+from moir.base.errors import InvalidValueError, TensorShapeError
+from moir.base.names import DEGREES, TASKS, TYPE_OF_TASK, TYPES, check_name
+from moir.checkpoints import Card
+from moir.models import DEFAULT, load_model
+from moir.networks.base import Context, RestorationNetwork, select
+from moir.picture import Picture, from_array, from_pil, from_tensor, prepare_colour, read, write
+from moir.runtime import Engine
+
+Input = str | os.PathLike[str] | Image.Image | np.ndarray[Any, Any] | torch.Tensor | Picture
+"""What can be restored: a path, a PIL image, an array (H, W[, C]), a tensor (3, H, W), or a Picture."""
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One kind of damage that was looked for.
+
+    Attributes:
+        type: Degradation type, e.g. ``rain``.
+        degree: ``light``, ``medium`` or ``heavy``: how bad it is, if it is there.
+        probability: That it is there, 0..1.
+    """
+
+    type: str
+    degree: str
+    probability: float
+
+
+@dataclass(frozen=True)
+class Restoration:
+    """A restored picture and the account of what was done.
+
+    Attributes:
+        picture: The restored picture, with everything else the file held.
+        estimate: What was found, the most probable first; empty if the model estimates nothing.
+        uncertainty: How unsure the estimate is, 0 (sure of every type) to 1 (no idea): the mean entropy in bits of the
+            seven "is it there" questions. None if the model estimates nothing.
+        model: Name of the model.
+        expert: Name of the expert that restored it.
+        granularity: Its level in the tree of experts; ``all`` for one network for everything.
+        strength: How much of the change was applied, 0..1.
+        tiles: Into how many tiles the picture was cut.
+        seconds: Time for estimate and restoration, without reading and writing files.
+    """
+
+    picture: Picture = field(repr=False)
+    estimate: tuple[Finding, ...]
+    uncertainty: float | None
+    model: str
+    expert: str
+    granularity: str
+    strength: float
+    tiles: int
+    seconds: float
+
+    @property
+    def image(self) -> Image.Image:
+        """As a PIL image, of the input's mode and depth where PIL has one."""
+        return self.picture.to_pil()
+
+    @property
+    def tensor(self) -> torch.Tensor:
+        """As a tensor, (3, H, W), float32, [0, 1]."""
+        return self.picture.rgb
+
+    def save(self, path: str | os.PathLike[str], *, overwrite: bool = False, quality: int | None = None) -> None:
+        """Write the picture, with its metadata, in the format of the suffix; see :func:`moir.picture.write`.
+
+        Raises:
+            OutputExistsError: The file exists and ``overwrite`` is false.
+            PictureFormatError: The suffix is not of a format that can be written.
+        """
+        write(self.picture, Path(path), overwrite=overwrite, quality=quality)
+
+    def report(self) -> dict[str, Any]:
+        """The account as plain values, for JSON."""
+        return {
+            "width": self.picture.width,
+            "height": self.picture.height,
+            "model": self.model,
+            "expert": self.expert,
+            "granularity": self.granularity,
+            "estimate": [
+                {"type": f.type, "degree": f.degree, "probability": round(f.probability, 4)} for f in self.estimate
+            ],
+            "uncertainty": None if self.uncertainty is None else round(self.uncertainty, 4),
+            "strength": self.strength,
+            "tiles": self.tiles,
+            "seconds": round(self.seconds, 4),
+        }
+
+
+class Restorer:
+    """Restores pictures with one model. Made by :func:`load`.
+
+    Args:
+        network: The network.
+        name: What reports call the model.
+        device: ``cpu``, ``cuda``, ``mps``, ...; None: the best there is.
+        precision: ``float32``, ``bf16``, ``fp16``; None: bf16 where the processor has it and the network allows it.
+        tile: Side of tiles in pixels; ``auto``: from free memory; None: never tile.
+        card: The card of the weights.
+
+    Examples:
+        >>> import torch
+        >>> from moir.models import create_model
+        >>> restorer = Restorer(create_model("test_compact"), "test_compact", device="cpu")
+        >>> restorer(torch.rand(3, 20, 30)).tensor.shape
+        torch.Size([3, 20, 30])
+    """
+
+    def __init__(
+        self,
+        network: RestorationNetwork,
+        name: str,
+        *,
+        device: str | None = None,
+        precision: str | None = None,
+        tile: int | str | None = "auto",
+        card: Card | None = None,
+    ) -> None:
+        self.name = name
+        self.card = card
+        self.engine = Engine(network, device, precision, tile, card.bytes_per_pixel if card else None)
+
+    def __call__(
+        self,
+        picture: Input,
+        *,
+        task: str | Sequence[str] | None = None,
+        strength: float = 1.0,
+        on_tile: Callable[[int, int], None] | None = None,
+    ) -> Restoration:
+        """Restore one picture of any size.
+
+        Args:
+            picture: See :data:`Input`. Arrays are RGB, uint8, uint16 or float in [0, 1].
+            task: What to remove (``derain``, or several); other damage is left. None: whatever is found.
+            strength: How much of the change to apply: 0 gives the input, 1 the full restoration.
+            on_tile: Called after every tile with tiles done and all tiles.
+
+        Raises:
+            PictureError: The file cannot be read.
+            TensorShapeError, InvalidValueError: The array or tensor, or ``strength``, is not as described.
+            UnknownNameError: An unknown task.
+        """
+        return self.batch([picture], task=task, strength=strength, on_tile=on_tile)[0]
+
+    def batch(
+        self,
+        pictures: Iterable[Input],
+        *,
+        task: str | Sequence[str] | None = None,
+        strength: float = 1.0,
+        on_tile: Callable[[int, int], None] | None = None,
+    ) -> list[Restoration]:
+        """Restore several pictures; those of one size go through the network together.
+
+        The results are those of restoring them one by one. Arguments as for a single picture.
+        """
+        if not 0 <= strength <= 1:
+            raise InvalidValueError(f"strength {strength!r} is outside 0..1: 0 gives the input, 1 the full restoration")
+        types = self._types(task)
+        opened = [as_picture(picture) for picture in pictures]
+        results: dict[int, Restoration] = {}
+        sizes: dict[tuple[int, int], list[int]] = {}
+        for number, picture in enumerate(opened):
+            sizes.setdefault((picture.height, picture.width), []).append(number)
+        for group in sizes.values():
+            for number, result in zip(
+                group, self._same_size([opened[i] for i in group], types, strength, on_tile), strict=True
+            ):
+                results[number] = result
+        return [results[number] for number in range(len(opened))]
+
+    def _same_size(
+        self,
+        pictures: list[Picture],
+        types: list[str] | None,
+        strength: float,
+        on_tile: Callable[[int, int], None] | None,
+    ) -> list[Restoration]:
+        began = time.perf_counter()
+        colours = [prepare_colour(picture) for picture in pictures]
+        x = torch.stack(colours) if len(colours) > 1 else colours[0][None]  # one large picture is not copied
+        context = self.engine.analyse(x)
+        if types is not None:
+            context = self.engine.network.instruct(context, types)
+        output = self.engine.restore(x, context, on_tile)
+        restored = output.pictures
+        if strength < 1:
+            restored = torch.lerp(x, restored, strength)
+        seconds = (time.perf_counter() - began) / len(pictures)
+        results = []
+        for number, (picture, rgb) in enumerate(zip(pictures, restored, strict=True)):
+            findings = read_estimate(select(context, [number]))
+            results.append(
+                Restoration(
+                    picture.with_rgb(rgb),
+                    findings,
+                    uncertainty(findings),
+                    model=self.name,
+                    expert=self.name,
+                    granularity="all",
+                    strength=strength,
+                    tiles=output.tiles,
+                    seconds=seconds,
+                )
+            )
+        return results
+
+    def _types(self, task: str | Sequence[str] | None) -> list[str] | None:
+        if task is None:
+            return None
+        tasks = [task] if isinstance(task, str) else list(task)
+        if not tasks:
+            raise InvalidValueError(f"no task was named; name some of {', '.join(TASKS)}, or leave the task out")
+        return [TYPE_OF_TASK[check_name(t, TASKS, "task")] for t in tasks]
+
+
+def load(
+    model: str | os.PathLike[str] | None = None,
+    *,
+    device: str | None = None,
+    precision: str | None = None,
+    tile: int | str | None = "auto",
+) -> Restorer:
+    """Load a model, ready to restore.
+
+    Args:
+        model: A name of shipped weights, the path of a ``.safetensors`` file with its card (``.json``) beside it, or
+            ``hf://owner/repo``; None: the shipped default.
+        device: ``cpu``, ``cuda``, ``mps``, ...; None: the best there is.
+        precision: ``float32``, ``bf16``, ``fp16``; None: the fastest that the processor has and the network allows.
+        tile: Side of tiles in pixels; ``auto``: from free memory; None: never tile.
+
+    Raises:
+        UnknownNameError: No weights of this name are shipped.
+        CheckpointError: The file is missing, damaged, or does not fit its network.
+        DeviceError: The device or precision is not to be had here.
+    """
+    network, card = load_model(os.fspath(model) if model is not None else DEFAULT)
+    return Restorer(network, card.name, device=device, precision=precision, tile=tile, card=card)
+
+
+def as_picture(source: Input) -> Picture:
+    """Whatever was given, as a Picture."""
+    if isinstance(source, Picture):
+        return source
+    if isinstance(source, torch.Tensor):
+        return from_tensor(source)
+    if isinstance(source, np.ndarray):
+        return from_array(source)
+    if isinstance(source, Image.Image):
+        return from_pil(source)
+    if isinstance(source, str | os.PathLike):
+        return read(Path(source))
+    raise TensorShapeError(
+        f"cannot restore a {type(source).__name__}; give a path, a PIL image, a NumPy array or a tensor"
+    )
+
+
+def read_estimate(context: Context) -> tuple[Finding, ...]:
+    """What a network found in one picture, from its context (of batch size 1), the most probable first."""
+    if "presence" not in context:
+        return ()
+    probabilities = torch.sigmoid(context["presence"][0].float()).tolist()
+    degrees = context["degree"][0].argmax(-1).tolist()
+    findings = [
+        Finding(type_, DEGREES[degree], probability)
+        for type_, degree, probability in zip(TYPES, cast(list[int], degrees), probabilities, strict=True)
+    ]
+    return tuple(sorted(findings, key=lambda finding: -finding.probability))
+
+
+def uncertainty(findings: Sequence[Finding]) -> float | None:
+    """Mean entropy, in bits, of whether each type is there; None without findings.
+
+    Examples:
+        >>> uncertainty([Finding("rain", "heavy", 0.5)])
+        1.0
+    """
+    if not findings:
+        return None
+    p = torch.tensor([f.probability for f in findings], dtype=torch.float64).clamp(1e-9, 1 - 1e-9)
+    return float((-(p * p.log2() + (1 - p) * (1 - p).log2())).mean())

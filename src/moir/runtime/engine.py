@@ -1,0 +1,175 @@
+"""One network on one device: analyse whole pictures once, restore them tile by tile."""
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+
+from moir.base.errors import InvalidValueError
+from moir.networks.base import Context, RestorationNetwork, check_pictures
+from moir.runtime.device import choose_device, choose_precision
+from moir.runtime.memory import BYTES_PER_PIXEL, SMALLEST_TILE, is_out_of_memory, tile_side
+from moir.runtime.tiling import add_tile, plan
+
+log = logging.getLogger(__name__)
+
+TOLERANCE = 45.0
+"""PSNR in dB that a half precision must reach against float32 on a test picture, or float32 is used."""
+
+Progress = Callable[[int, int], None]
+"""Called with tiles done and all tiles."""
+
+
+@dataclass(frozen=True)
+class Output:
+    """What the engine returns: the pictures (B, 3, H, W), float32, on the CPU, in [0, 1]; and into how many tiles."""
+
+    pictures: torch.Tensor
+    tiles: int
+
+
+class Engine:
+    """Runs a network.
+
+    Args:
+        network: The network; it is moved to the device, set to evaluation and laid out channels-last.
+        device: See :func:`moir.runtime.device.choose_device`.
+        precision: See :func:`moir.runtime.device.choose_precision`. With ``auto`` a half precision is checked once
+            against float32 on a small test picture, and given up if they differ by more than :data:`TOLERANCE`.
+        tile: Side of a tile in pixels; ``auto``: from free memory; None: never tile.
+        bytes_per_pixel: Measured peak memory per pixel of a tile (the card's), for ``auto``.
+
+    Raises:
+        DeviceError, UnknownNameError: The device or precision is not to be had.
+        InvalidValueError: The tile is too small for the network's overlap.
+    """
+
+    def __init__(
+        self,
+        network: RestorationNetwork,
+        device: str | None = None,
+        precision: str | None = None,
+        tile: int | str | None = "auto",
+        bytes_per_pixel: float | None = None,
+    ) -> None:
+        self.device = choose_device(device)
+        self.network = network.to(self.device).eval().requires_grad_(False)
+        self.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.bytes_per_pixel = bytes_per_pixel or BYTES_PER_PIXEL
+        self.tile = self._check_tile(tile)
+        self.dtype = choose_precision(precision, self.device)
+        if precision in (None, "auto") and self.dtype is not torch.float32 and not self._holds():
+            self.dtype = torch.float32
+
+    @property
+    def precision(self) -> str:
+        """The precision in use: ``float32``, ``bf16`` or ``fp16``."""
+        return {torch.float32: "float32", torch.bfloat16: "bf16", torch.float16: "fp16"}[self.dtype]
+
+    @torch.inference_mode()
+    def analyse(self, pictures: torch.Tensor) -> Context:
+        """The one decision for each picture, shared by its tiles; always in float32.
+
+        Args:
+            pictures: (B, 3, H, W), float32, [0, 1].
+        """
+        check_pictures(pictures)
+        return self.network.analyse(pictures.to(self.device))
+
+    @torch.inference_mode()
+    def restore(self, pictures: torch.Tensor, context: Context, on_tile: Progress | None = None) -> Output:
+        """Restore pictures of one size.
+
+        When memory runs out, the tile is halved and the work begun again, down to :data:`SMALLEST_TILE`.
+
+        Args:
+            pictures: (B, 3, H, W), float32, [0, 1].
+            context: From :meth:`analyse`, for these pictures.
+            on_tile: Called after every tile.
+        """
+        check_pictures(pictures)
+        tile = self._side() if self.tile == "auto" else self.tile
+        assert tile is None or isinstance(tile, int)
+        while True:
+            try:
+                return self._restore(pictures, context, tile, on_tile)
+            except Exception as error:
+                smaller = self._smaller(tile, max(pictures.shape[-2:]))
+                if not is_out_of_memory(error) or smaller is None:
+                    raise
+                log.warning("memory ran out with tiles of %s px; trying again with %d px", tile or "any", smaller)
+            if self.device.type == "cuda":
+                torch.cuda.empty_cache()
+            tile = smaller
+            if self.tile == "auto":
+                # The model was too hopeful here; later pictures profit from what was learnt.
+                self.bytes_per_pixel *= 4
+
+    def _restore(self, pictures: torch.Tensor, context: Context, tile: int | None, on_tile: Progress | None) -> Output:
+        height, width = pictures.shape[-2:]
+        division = plan(height, width, tile, self.network.overlap, self.network.size_multiple)
+        if division.count == 1:
+            restored = self._run(pictures, context).clamp_(0, 1)
+            if on_tile is not None:
+                on_tile(1, 1)
+            return Output(restored, 1)
+        canvas = torch.zeros(pictures.shape)
+        for done, (row, column) in enumerate(division.tiles(), 1):
+            part = pictures[..., row.start : row.stop, column.start : column.stop]
+            add_tile(canvas, self._run(part, context), row, column)
+            if on_tile is not None:
+                on_tile(done, division.count)
+        return Output(canvas.clamp_(0, 1), division.count)
+
+    def _run(self, part: torch.Tensor, context: Context) -> torch.Tensor:
+        """One tile through the network, float32, on the CPU, never with values that are not finite."""
+        x = part.to(self.device, memory_format=torch.channels_last)
+        result = self._forward(x, context, self.dtype)
+        if self.dtype is not torch.float32 and not bool(torch.isfinite(result).all()):
+            log.warning("%s gave values that are not finite; this tile is computed again in float32", self.precision)
+            result = self._forward(x, context, torch.float32)
+        return result.float().cpu()
+
+    def _forward(self, x: torch.Tensor, context: Context, dtype: torch.dtype) -> torch.Tensor:
+        if dtype is torch.float32:
+            return self.network(x, context)
+        with torch.autocast(self.device.type, dtype=dtype):
+            return self.network(x, context)
+
+    @torch.inference_mode()
+    def _holds(self) -> bool:
+        """Whether the half precision agrees with float32 on a test picture with edges, gradients and noise."""
+        generator = torch.Generator().manual_seed(0)
+        ramp = torch.linspace(0, 1, 96)
+        picture = torch.stack([ramp.expand(96, 96), ramp[:, None].expand(96, 96), ((ramp[:, None] + ramp) * 4 % 1)])
+        picture = (picture + 0.05 * torch.randn(picture.shape, generator=generator)).clamp(0, 1)[None].to(self.device)
+        context = self.network.analyse(picture)
+        exact = self._forward(picture, context, torch.float32)
+        half = self._forward(picture, context, self.dtype).float()
+        error = (exact - half).square().mean().item()
+        if not error <= 10 ** (-TOLERANCE / 10):  # also when it is not a number
+            log.warning("%s differs from float32 by %.2e (mean square) here; float32 is used", self.precision, error)
+            return False
+        return True
+
+    def _side(self) -> int:
+        return tile_side(self.device, self.bytes_per_pixel, self.network.overlap, self.network.size_multiple)
+
+    def _smaller(self, tile: int | None, longest: int) -> int | None:
+        """The next smaller tile, or None if there is none worth trying."""
+        multiple = self.network.size_multiple
+        side = (tile or longest) // 2 // multiple * multiple
+        return side if side >= max(SMALLEST_TILE, 2 * self.network.overlap + multiple) else None
+
+    def _check_tile(self, tile: int | str | None) -> int | str | None:
+        if tile is None or tile == "auto":
+            return tile
+        multiple, overlap = self.network.size_multiple, self.network.overlap
+        smallest = 2 * overlap + multiple
+        if not isinstance(tile, int) or tile < smallest:
+            raise InvalidValueError(
+                f"tile {tile!r} is not possible: this network needs at least {smallest} px (twice its overlap of "
+                f"{overlap} px and its size multiple, {multiple}); or use 'auto'"
+            )
+        return tile // multiple * multiple

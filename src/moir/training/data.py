@@ -1,0 +1,159 @@
+"""Training samples: patches of clean pictures, damaged on the fly.
+
+Sample number i depends on (seed, i) alone: not on the number of workers, not on what came before. That makes a resumed
+run continue exactly where it stopped, and several processes share one stream without talking to each other.
+"""
+
+import logging
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch.utils.data import Dataset, Sampler
+
+from moir import degrade
+from moir.base.errors import PictureError, TrainingError
+from moir.base.names import DEGREES, TYPES
+from moir.degrade import Params, Pipeline
+from moir.picture import is_picture_name, read
+from moir.training.recipe import Data
+
+log = logging.getLogger(__name__)
+
+Sample = dict[str, torch.Tensor]
+
+
+def clean_pictures(folders: list[str]) -> list[Path]:
+    """All picture files below the folders, sorted.
+
+    Raises:
+        TrainingError: A folder is not there, or there is no picture in any.
+    """
+    found: list[Path] = []
+    for folder in folders:
+        root = Path(os.path.expandvars(folder)).expanduser()
+        if not root.is_dir():
+            raise TrainingError(f"the folder of clean pictures {folder!r} ({root}) is not there")
+        found += sorted(path for path in root.rglob("*") if path.is_file() and is_picture_name(path))
+    if not found:
+        raise TrainingError(f"no pictures in {', '.join(folders)}")
+    return found
+
+
+def load_pictures(folders: list[str], smallest: int) -> list[torch.Tensor]:
+    """Decode all pictures once, as uint8 (3, H, W).
+
+    A picture that cannot be read, or with a side below ``smallest``, is left out with a warning.
+
+    Raises:
+        TrainingError: Nothing is left.
+    """
+    pictures = []
+    for path in clean_pictures(folders):
+        try:
+            rgb = read(path).rgb
+        except PictureError as error:
+            log.warning("left out of training: %s", error)
+            continue
+        if min(rgb.shape[-2:]) < smallest:
+            log.warning("left out of training: %s is smaller than the patch, %d px", path, smallest)
+            continue
+        pictures.append((rgb * 255).round().to(torch.uint8))
+    if not pictures:
+        raise TrainingError(f"no usable pictures in {', '.join(folders)}")
+    return pictures
+
+
+class DamagedPatches(Dataset[Sample]):
+    """Endless training samples; see the module's text.
+
+    A sample holds ``input`` and ``target`` (3, P, P), ``presence`` (7,) 0 or 1, ``degree`` (7,) the index of the degree
+    or -1 where the type is absent, and ``remove`` (8,): which types were asked to be removed, and 1 if anything was.
+
+    Args:
+        pictures: uint8 (3, H, W), each side at least ``data.patch``.
+        data: The section of the recipe.
+        seed: Seed of the run.
+    """
+
+    def __init__(self, pictures: list[torch.Tensor], data: Data, seed: int) -> None:
+        self.pictures = pictures
+        self.data = data
+        self.seed = seed
+        damage = data.damage
+        self.pipeline = Pipeline(damage.clean, damage.single, damage.named, damage.types, damage.gate, damage.levels)
+
+    def __getitem__(self, index: int) -> Sample:
+        # A spawn key keeps the streams of neighbouring samples independent.
+        state = np.random.SeedSequence(self.seed, spawn_key=(index,)).generate_state(1, np.uint64)
+        generator = torch.Generator().manual_seed(int(state[0]) & (2**63 - 1))
+        clean = self._patch(generator)
+        params = self.pipeline.sample(generator)
+        remove = torch.zeros(len(TYPES) + 1)
+        left: list[Params] = []
+        if torch.rand((), generator=generator).item() < self.data.instruct:
+            flags = self._instruction(params, generator)
+            remove = torch.cat([flags, torch.ones(1)])
+            left = [p for p in params if not flags[TYPES.index(p.type)]]
+        batch = degrade.apply(clean[None].expand(2, -1, -1, -1), [params, left])
+        presence, degree = torch.zeros(len(TYPES)), torch.full((len(TYPES),), -1)
+        for p in params:
+            place = TYPES.index(p.type)
+            presence[place] = 1
+            degree[place] = DEGREES.index(degrade.degree_of(p.type, p.severity))
+        return {
+            "input": degrade.quantise(batch[0]),
+            "target": batch[1],
+            "presence": presence,
+            "degree": degree,
+            "remove": remove,
+        }
+
+    def _patch(self, generator: torch.Generator) -> torch.Tensor:
+        """A random patch of a random picture at a random scale, flipped and turned; (3, P, P), [0, 1]."""
+        side = self.data.patch
+
+        def integer(bound: int) -> int:
+            return int(torch.randint(bound, (), generator=generator).item())
+
+        picture = self.pictures[integer(len(self.pictures))]
+        height, width = picture.shape[-2:]
+        smallest = max(self.data.smallest_scale, side / min(height, width))
+        # Half the patches at full resolution, the others shrunk, so that some hold a whole scene.
+        scale = 1.0
+        if torch.rand((), generator=generator).item() < 0.5:
+            scale = smallest + (1 - smallest) * torch.rand((), generator=generator).item()
+        window = min(round(side / scale), height, width)
+        top, left = integer(height - window + 1), integer(width - window + 1)
+        patch = picture[:, top : top + window, left : left + window].float() / 255
+        if window != side:
+            patch = F.interpolate(patch[None], size=(side, side), mode="bilinear", antialias=True)[0]
+        patch = torch.rot90(patch, integer(4), (1, 2)) if integer(4) == 0 else patch
+        return patch.flip(2).contiguous() if integer(2) else patch.contiguous()
+
+    @staticmethod
+    def _instruction(params: list[Params], generator: torch.Generator) -> torch.Tensor:
+        """Which types to remove: some of those that are there, now and then one that is not; (7,)."""
+        flags = torch.zeros(len(TYPES))
+        for p in params:
+            flags[TYPES.index(p.type)] = float(torch.rand((), generator=generator).item() < 0.6)
+        if flags.sum() == 0 or torch.rand((), generator=generator).item() < 0.15:
+            flags[int(torch.randint(len(TYPES), (), generator=generator).item())] = 1
+        return flags
+
+
+class Stream(Sampler[int]):
+    """Sample numbers from ``start`` on, without end, every ``processes``-th batch for this process."""
+
+    def __init__(self, start: int, batch: int, process: int = 0, processes: int = 1) -> None:
+        self.start, self.batch, self.process, self.processes = start, batch, process, processes
+
+    def __iter__(self) -> Iterator[int]:
+        first = self.start
+        while True:
+            own = first + self.process * self.batch
+            yield from range(own, own + self.batch)
+            first += self.batch * self.processes
