@@ -240,7 +240,8 @@ def load(
     """Load a model, ready to restore.
 
     Args:
-        model: A name of shipped weights, the path of a ``.safetensors`` file with its card (``.json``) beside it, or
+        model: A name of shipped weights, the path of a ``.safetensors`` file with its card (``.json``) beside it, a
+            published checkpoint (``.ckpt``, ``.pth``, ``.pt``, ``.pkl``; nothing in it is executed), or
             ``hf://owner/repo``; None: the shipped default.
         device: ``cpu``, ``cuda``, ``mps``, ...; None: the best there is.
         precision: ``float32``, ``bf16``, ``fp16``; None: the fastest that the processor has and the network allows.

@@ -24,7 +24,13 @@ def seed_of(name: str, seed: int) -> int:
 
 
 def damage_file(
-    source: Path, output: Path, request: degrade.Request, seed: int, *, overwrite: bool = False
+    source: Path,
+    output: Path,
+    request: degrade.Request,
+    seed: int,
+    *,
+    snow_masks: Path | None = None,
+    overwrite: bool = False,
 ) -> dict[str, Any]:
     """Damage one file and write the result and its record.
 
@@ -33,7 +39,7 @@ def damage_file(
     """
     record = check_absent(record_path(output), overwrite=overwrite)
     picture = read(source)
-    params = request.sample(torch.Generator().manual_seed(seed_of(source.name, seed)))
+    params = request.sample(torch.Generator().manual_seed(seed_of(source.name, seed)), snow_masks=snow_masks)
     damaged = degrade.apply(prepare_colour(picture)[None], [params])[0]
     facts = {
         "width": picture.width,

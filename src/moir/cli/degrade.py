@@ -1,5 +1,6 @@
 """``moir degrade``."""
 
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -16,6 +17,9 @@ def degrade(
                                     "UniRestorer paper such as 'LL-H-N-R=medium'.", show_default=False),
     ],
     output: Output = None,
+    snow_masks: Annotated[
+        Path | None, typer.Option("--snow-masks", help="Folder of mask pictures for snow:mask, such as Snow100K's.")
+    ] = None,
     seed: Annotated[int, typer.Option(help="The same seed and file name give the same damage.")] = 0,
     overwrite: Overwrite = False,
     recursive: Recursive = False,
@@ -39,7 +43,7 @@ def degrade(
     from moir.batch.damage import damage_file
 
     def do(job: Job) -> dict[str, Any]:
-        return damage_file(job.input, job.output, request, seed, overwrite=overwrite)
+        return damage_file(job.input, job.output, request, seed, snow_masks=snow_masks, overwrite=overwrite)
 
     failed = 0
     with bar(len(work), "pictures") as progress:

@@ -16,7 +16,12 @@ Resume = Annotated[bool, typer.Option("--resume", help="Leave out pictures whose
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object per line on stdout, and nothing else there.")]
 Model = Annotated[
     str | None,
-    typer.Option("--model", "-m", help="A shipped model, a .safetensors file, or hf://owner/repo.", show_default=False),
+    typer.Option(
+        "--model",
+        "-m",
+        help="A shipped model, a weights file (.safetensors, or a published .ckpt, .pth, .pt, .pkl), or hf://owner/repo.",
+        show_default=False,
+    ),
 ]
 Device = Annotated[str | None, typer.Option("--device", help="cpu, cuda, cuda:1, mps or auto.")]
 Precision = Annotated[str | None, typer.Option("--precision", help="float32, bf16, fp16 or auto.")]

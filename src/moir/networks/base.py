@@ -26,6 +26,8 @@ class RestorationNetwork(nn.Module):
     one. The output is not clamped.
 
     Attributes:
+        estimates: Whether the context says which degradations are there (``presence``, ``degree``) and which shall be
+            removed (``remove``); training then supervises the one and instructs through the other.
         size_multiple: Tiles have sides and positions that are multiples of this, in pixels, so that they see the same
             grid as the whole picture. (What ``forward`` pads to may be less.)
         overlap: How far neighbouring tiles overlap so that no seam is seen, pixels; a multiple of ``size_multiple``.
@@ -33,6 +35,7 @@ class RestorationNetwork(nn.Module):
         balance_loss: After a training forward of a routed network: its balance loss, a scalar. None otherwise.
     """
 
+    estimates: ClassVar[bool] = False
     size_multiple: ClassVar[int] = 1
     overlap: ClassVar[int] = 32
 

@@ -50,6 +50,7 @@ class Compact(RestorationNetwork):
         estimator_width: Channels of the estimator's first convolution.
     """
 
+    estimates = True
     size_multiple = 8
     overlap = 64
 

@@ -182,17 +182,18 @@ def train(
 
 
 class _Pass(nn.Module):
-    """Analyse and restore in one call, which is what gradient exchange between processes needs."""
+    """Estimate and restore in one call, which is what gradient exchange between processes needs."""
 
     def __init__(self, network: RestorationNetwork) -> None:
         super().__init__()
         self.network = network
 
     def forward(self, x: torch.Tensor, remove: torch.Tensor) -> tuple[torch.Tensor, Context]:
+        if not self.network.estimates:
+            return self.network(x), {}
         context = dict(self.network.analyse(x))
-        if "remove" in context:
-            # On instructed samples the instruction takes the place of the network's own estimate.
-            context["remove"] = torch.where(remove[:, -1:] > 0, remove, context["remove"])
+        # On instructed samples the instruction takes the place of the network's own estimate.
+        context["remove"] = torch.where(remove[:, -1:] > 0, remove, context["remove"])
         return self.network(x, context), context
 
 

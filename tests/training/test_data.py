@@ -1,0 +1,79 @@
+import itertools
+
+import pytest
+import torch
+
+from moir import degrade
+from moir.base.errors import TrainingError
+from moir.base.names import TYPES
+from moir.training.data import DamagedPatches, Stream, load_pictures
+from moir.training.recipe import Damage, Data
+
+
+@pytest.fixture
+def patches(photograph):
+    pictures = [(photograph[:, :90, :120] * 255).to(torch.uint8), (photograph[:, 100:, 100:] * 255).to(torch.uint8)]
+    return DamagedPatches(pictures, Data(folders=["x"], patch=32, instruct=0.4), seed=3)
+
+
+def test_a_sample_depends_on_seed_and_number_alone(patches):
+    again = DamagedPatches(patches.pictures, patches.data, seed=3)
+    other = DamagedPatches(patches.pictures, patches.data, seed=4)
+    for number in (0, 17, 10**9):
+        one, two = patches[number], again[number]
+        assert all(torch.equal(one[key], two[key]) for key in one)
+        assert not torch.equal(one["input"], other[number]["input"])
+    assert not torch.equal(patches[0]["input"], patches[1]["input"])
+
+
+def test_samples_say_what_was_done(patches):
+    instructed = kept = clean = damaged = changed = 0
+    for number in range(120):
+        sample = patches[number]
+        assert sample["input"].shape == sample["target"].shape == (3, 32, 32)
+        assert torch.equal(sample["input"], degrade.quantise(sample["input"]))
+        assert torch.equal(sample["presence"] > 0, sample["degree"] >= 0)
+        if sample["remove"][-1]:
+            instructed += 1
+            present = sample["presence"] * (1 - sample["remove"][:-1])
+            kept += bool(present.sum())
+        elif sample["presence"].sum() == 0:
+            clean += 1
+            assert torch.allclose(sample["input"], sample["target"], atol=0.5 / 255 + 1e-6)
+        else:
+            damaged += 1
+            changed += not torch.allclose(sample["input"], sample["target"], atol=2 / 255)
+    assert changed > 0.9 * damaged > 0  # blur does nothing to a patch of sky
+    assert 25 < instructed < 75
+    assert kept > 0
+    assert clean > 0
+
+
+def test_an_instruction_leaves_the_other_damage(photograph):
+    damage = Damage(clean=0, single=1, named=0, types={"haze": 1}, levels={"heavy": 1})
+    data = Data(folders=["x"], patch=32, instruct=1, damage=damage)
+    patches = DamagedPatches([(photograph * 255).to(torch.uint8)], data, seed=0)
+    haze = TYPES.index("haze")
+    for number in range(30):
+        sample = patches[number]
+        unchanged = torch.allclose(sample["input"], sample["target"], atol=0.5 / 255 + 1e-6)
+        assert unchanged == (not sample["remove"][haze])
+
+
+def test_processes_share_one_stream():
+    def first(process, count):
+        return list(itertools.islice(Stream(100, 4, process, 2), count))
+
+    assert sorted(first(0, 8) + first(1, 8)) == list(range(100, 116))
+    assert first(0, 4) == [100, 101, 102, 103]
+
+
+def test_folders_without_usable_pictures(tmp_path, caplog):
+    with pytest.raises(TrainingError, match="not there"):
+        load_pictures([str(tmp_path / "none")], 16)
+    with pytest.raises(TrainingError, match="no pictures"):
+        load_pictures([str(tmp_path)], 16)
+    (tmp_path / "broken.png").write_bytes(b"\x89PNG\r\n\x1a\n")
+    with pytest.raises(TrainingError, match="no usable"):
+        load_pictures([str(tmp_path)], 16)
+    assert "broken.png" in caplog.text
