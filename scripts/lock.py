@@ -12,6 +12,7 @@ from pathlib import Path
 from packaging.requirements import Requirement
 
 ROOT = Path(__file__).parent.parent
+TESTED = ("train", "hub")  # the extras whose features exist and are tested
 ALWAYS = ["setuptools"]  # builds the editable install without downloading anything
 
 
@@ -42,7 +43,7 @@ def main() -> None:
     """Write the two files."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())
     core = [*project["project"]["dependencies"], *ALWAYS]
-    extras = [text for group in project["project"]["optional-dependencies"].values() for text in group]
+    extras = [text for name in TESTED for text in project["project"]["optional-dependencies"][name]]
     development = [*core, *extras, *project["dependency-groups"]["dev"]]
     for name, requirements in (("core", core), ("dev", development)):
         lines = [f"{package}=={version}" for package, version in sorted(closure(requirements).items())]

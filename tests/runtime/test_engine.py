@@ -3,6 +3,7 @@ import torch
 
 from moir.base.errors import DeviceError, InvalidValueError, UnknownNameError
 from moir.metrics import psnr
+from moir.models import create_model
 from moir.networks.base import RestorationNetwork
 from moir.runtime import Engine, choose_device, choose_precision, memory
 from moir.runtime import engine as engine_module
@@ -125,3 +126,34 @@ def test_the_side_of_a_tile_follows_memory(monkeypatch):
 def test_free_memory_is_known_on_this_system():
     free = memory.free_memory(torch.device("cpu"))
     assert free is None or free > 2**20
+
+
+def test_a_costly_analysis_sees_a_large_picture_shrunk(photograph):
+    class Costly(Recording):
+        bounded_analysis = False
+
+        def analyse(self, x):
+            self.analysed = tuple(x.shape[-2:])
+            return {}
+
+    network = Costly()
+    Engine(network, "cpu", "float32", tile=96).analyse(photograph[None, :, :, :128])
+    assert network.analysed[0] * network.analysed[1] == pytest.approx(96**2, rel=0.05)
+    Engine(network, "cpu", "float32", tile=None).analyse(photograph[None])
+    assert network.analysed == (256, 256)
+    Engine(network, "cpu", "float32", tile=96).analyse(photograph[None, :, :60, :90])
+    assert network.analysed == (60, 90)
+
+
+def test_a_routed_network_takes_one_route_for_all_tiles(photograph):
+    torch.manual_seed(0)
+    network = create_model("test_moce_ir").eval()
+    engine = Engine(network, "cpu", "float32", tile=384)
+    x = torch.nn.functional.interpolate(photograph[None], size=(400, 640))
+    context = engine.analyse(x)
+    output = engine.restore(x, context)
+    assert output.tiles > 1
+    routes = {name: value for name, value in context.items() if name.endswith(".experts")}
+    assert routes
+    for name, value in network.routes.items():  # of the last tile
+        assert torch.equal(value, routes[f"{name}.experts"])

@@ -22,7 +22,7 @@ def train(
     device: Device = None,
     json: Json = False,
 ) -> None:
-    """Train a network on pictures that are damaged on the fly.
+    """Train a network: on the papers' data sets, on pairs, or on clean pictures that are damaged on the fly.
 
     The same command goes on where a run was stopped or killed. On several GPUs or machines run it through
     'accelerate launch -m moir train RECIPE'.
@@ -42,12 +42,12 @@ def train(
     from moir.training.loop import train as run
 
     folder = output or Path("runs") / plan.name
-    with bar(plan.steps, "steps") as progress:
+    with bar(plan.steps or 0, "steps") as progress:
         line = progress.tasks[0].id
 
         def on_step(state: Progress) -> None:
             loss = sum(state.losses.values())
-            progress.update(line, completed=state.step, description=f"loss {loss:.4f}")
+            progress.update(line, total=state.steps, completed=state.step, description=f"loss {loss:.4f}")
             if json and state.step % plan.log_every == 0:
                 emit({"step": state.step, "steps": state.steps, "seconds": round(state.seconds, 2), **state.losses})
 

@@ -28,6 +28,8 @@ class RestorationNetwork(nn.Module):
     Attributes:
         estimates: Whether the context says which degradations are there (``presence``, ``degree``) and which shall be
             removed (``remove``); training then supervises the one and instructs through the other.
+        bounded_analysis: Whether ``analyse`` costs little whatever the picture's size. Where it does not (it runs the
+            network), the runtime shrinks a picture that does not fit into memory before it is analysed.
         size_multiple: Tiles have sides and positions that are multiples of this, in pixels, so that they see the same
             grid as the whole picture. (What ``forward`` pads to may be less.)
         overlap: How far neighbouring tiles overlap so that no seam is seen, pixels; a multiple of ``size_multiple``.
@@ -36,6 +38,7 @@ class RestorationNetwork(nn.Module):
     """
 
     estimates: ClassVar[bool] = False
+    bounded_analysis: ClassVar[bool] = True
     size_multiple: ClassVar[int] = 1
     overlap: ClassVar[int] = 32
 

@@ -68,6 +68,7 @@ class MoCEIR(RestorationNetwork):
     """
 
     # The largest window, 32 pixels at a quarter of the resolution: tiles on this grid see the whole picture's windows.
+    bounded_analysis: ClassVar[bool] = False
     size_multiple: ClassVar[int] = 128
     overlap: ClassVar[int] = 128
 

@@ -85,6 +85,7 @@ class PromptIR(RestorationNetwork):
         InvalidValueError: Options that do not fit together.
     """
 
+    bounded_analysis: ClassVar[bool] = False
     size_multiple: ClassVar[int] = 8
 
     def __init__(

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 
 from moir.base.errors import InvalidValueError
 from moir.networks.base import Context, RestorationNetwork, check_pictures
@@ -71,10 +72,21 @@ class Engine:
     def analyse(self, pictures: torch.Tensor) -> Context:
         """The one decision for each picture, shared by its tiles; always in float32.
 
+        A network whose analysis runs over every pixel sees a picture that is larger than a tile shrunk to the size of
+        one, unless ``tile`` is None, which asks for the exact decision whatever it costs.
+
         Args:
             pictures: (B, 3, H, W), float32, [0, 1].
         """
         check_pictures(pictures)
+        if not self.network.bounded_analysis and self.tile is not None:
+            side = self._side() if self.tile == "auto" else int(self.tile)
+            height, width = pictures.shape[-2:]
+            if height * width > side**2:
+                scale = side / (height * width) ** 0.5
+                size = (max(1, round(height * scale)), max(1, round(width * scale)))
+                log.info("analysed at %dx%d instead of %dx%d px", size[1], size[0], width, height)
+                pictures = F.interpolate(pictures, size=size, mode="bilinear", antialias=True)
         return self.network.analyse(pictures.to(self.device))
 
     @torch.inference_mode()

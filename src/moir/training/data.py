@@ -8,6 +8,7 @@ import logging
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -16,7 +17,7 @@ from torch.utils.data import Dataset, Sampler
 
 from moir import degrade
 from moir.base.errors import PictureError, TrainingError
-from moir.base.names import DEGREES, TYPES
+from moir.base.names import CLEAN, DEGREES, TYPES
 from moir.degrade import Params, Pipeline
 from moir.picture import is_picture_name, read
 from moir.training.recipe import Data
@@ -24,6 +25,13 @@ from moir.training.recipe import Data
 log = logging.getLogger(__name__)
 
 Sample = dict[str, torch.Tensor]
+
+
+def generator_of(seed: int, *key: int) -> torch.Generator:
+    """A stream of random numbers of its own for every key (a sample's number, an epoch, ...) of a run."""
+    # A spawn key keeps the streams of neighbouring numbers independent.
+    state = np.random.SeedSequence(seed, spawn_key=key).generate_state(1, np.uint64)
+    return torch.Generator().manual_seed(int(state[0]) & (2**63 - 1))
 
 
 def clean_pictures(folders: list[str]) -> list[Path]:
@@ -71,25 +79,33 @@ class DamagedPatches(Dataset[Sample]):
     """Endless training samples; see the module's text.
 
     A sample holds ``input`` and ``target`` (3, P, P), ``presence`` (7,) 0 or 1, ``degree`` (7,) the index of the degree
-    or -1 where the type is absent, and ``remove`` (8,): which types were asked to be removed, and 1 if anything was.
+    or -1 where the type is absent, ``remove`` (8,): which types were asked to be removed, and 1 if anything was, and
+    ``groups`` (8,), 0 or 1: which of the attribute's groups it counts for.
 
     Args:
         pictures: uint8 (3, H, W), each side at least ``data.patch``.
         data: The section of the recipe.
         seed: Seed of the run.
+
+    Attributes:
+        groups: What the use of experts is counted by.
+        epoch: Samples in an epoch; None: the stream has none.
+        credits: For the card: the sets that were trained on, as far as they are known.
     """
+
+    groups: tuple[str, ...] = (*TYPES, CLEAN)
+    epoch: int | None = None
 
     def __init__(self, pictures: list[torch.Tensor], data: Data, seed: int) -> None:
         self.pictures = pictures
         self.data = data
         self.seed = seed
         damage = data.damage
+        self.credits: list[dict[str, Any]] = []
         self.pipeline = Pipeline(damage.clean, damage.single, damage.named, damage.types, damage.gate, damage.levels)
 
     def __getitem__(self, index: int) -> Sample:
-        # A spawn key keeps the streams of neighbouring samples independent.
-        state = np.random.SeedSequence(self.seed, spawn_key=(index,)).generate_state(1, np.uint64)
-        generator = torch.Generator().manual_seed(int(state[0]) & (2**63 - 1))
+        generator = generator_of(self.seed, index)
         clean = self._patch(generator)
         params = self.pipeline.sample(generator)
         remove = torch.zeros(len(TYPES) + 1)
@@ -110,7 +126,11 @@ class DamagedPatches(Dataset[Sample]):
             "presence": presence,
             "degree": degree,
             "remove": remove,
+            "groups": torch.cat([presence, (presence.sum() == 0).float()[None]]),
         }
+
+    def __str__(self) -> str:
+        return f"{len(self.pictures)} pictures, damaged on the fly"
 
     def _patch(self, generator: torch.Generator) -> torch.Tensor:
         """A random patch of a random picture at a random scale, flipped and turned; (3, P, P), [0, 1]."""

@@ -3,13 +3,13 @@
 import json
 import logging
 import math
-import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
@@ -17,14 +17,19 @@ from torch.utils.data import DataLoader
 
 from moir.base.errors import MissingExtraError, TrainingError
 from moir.base.files import write_text
-from moir.checkpoints import Card, load_into, read_tensors, write_tensors
+from moir.checkpoints import Card, write_tensors
 from moir.checkpoints.card import sha256_of
 from moir.models import create_model
 from moir.networks.base import Context, RestorationNetwork
-from moir.training.data import DamagedPatches, Stream, load_pictures
+from moir.training.data import DamagedPatches, Stream, generator_of, load_pictures
 from moir.training.losses import terms
-from moir.training.recipe import Optimiser, Recipe
+from moir.training.pairs import PairPatches, open_pairs
+from moir.training.plots import draw_curves, draw_usage
+from moir.training.recipe import Recipe
+from moir.training.schedule import learning_rate, schedule_of
+from moir.training.start import start_from
 from moir.training.state import load_state, save_state
+from moir.training.usage import ExpertCounter, write_usage
 from moir.training.validation import Validator
 
 log = logging.getLogger(__name__)
@@ -57,7 +62,7 @@ def train(
 
     The folder receives ``recipe.json``, ``state.safetensors`` (to go on after a stop or a kill: run the same command
     again), ``weights.safetensors`` with its card ``weights.json`` (the moving average), ``log.jsonl``, TensorBoard
-    files and validation pictures.
+    files, validation pictures and ``curves.png``; of a routed network ``usage.jsonl`` and ``expert_usage.png``, too.
 
     Args:
         recipe: What to do; see :class:`moir.training.recipe.Recipe`.
@@ -71,6 +76,8 @@ def train(
     Raises:
         MissingExtraError: ``accelerate`` or ``tensorboard`` is not installed.
         TrainingError: No usable pictures, or a loss that is not finite (the message names it).
+        DatasetError: Data sets are missing or not whole; known before training starts.
+        CheckpointError: The weights to start from do not fit.
     """
     try:
         from accelerate import Accelerator
@@ -84,10 +91,14 @@ def train(
     accelerator = Accelerator(mixed_precision=recipe.precision, cpu=device == "cpu")
     if device not in (None, "cpu") and accelerator.device.type != torch.device(device or "cpu").type:
         raise TrainingError(f"training on {device!r} was asked for, but only {accelerator.device} is available")
-    torch.manual_seed(recipe.seed)  # initial weights; samples have seeds of their own
+    dataset: DamagedPatches | PairPatches
+    if recipe.data.folders:
+        dataset = DamagedPatches(load_pictures(recipe.data.folders, recipe.data.patch), recipe.data, recipe.seed)
+    else:
+        dataset = open_pairs(recipe.data, recipe.seed)
+    torch.manual_seed(recipe.seed)  # initial weights; samples and steps have seeds of their own
     network = create_model(recipe.model.name, **recipe.model.options)
-    if recipe.model.start is not None:
-        load_into(network, read_tensors(os.path.expandvars(recipe.model.start))[0], recipe.model.start)
+    licence = start_from(network, recipe.model.name, recipe.model.start) if recipe.model.start is not None else ""
     network = network.to(accelerator.device).train()
     network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     average = deepcopy(network).requires_grad_(False)
@@ -100,9 +111,9 @@ def train(
         log.info("going on after step %d", done)
     pass_, step_optimiser = accelerator.prepare(_Pass(network), optimiser)
 
-    # -- data: sample numbers are counted from the start of the run, so that a resumed one goes on where it was -----
+    # -- samples: they are counted from the start of the run, so that a resumed one goes on where it was -------------
     per_step = recipe.batch * recipe.accumulate * accelerator.num_processes
-    dataset = DamagedPatches(load_pictures(recipe.data.folders, recipe.data.patch), recipe.data, recipe.seed)
+    schedule = schedule_of(recipe, None if dataset.epoch is None else dataset.epoch / per_step)
     stream = Stream(done * per_step, recipe.batch, accelerator.process_index, accelerator.num_processes)
     loader = DataLoader(
         dataset,
@@ -117,16 +128,21 @@ def train(
 
     main = accelerator.is_main_process
     writer = SummaryWriter(str(out / "tensorboard"), purge_step=done) if main else None
-    validator = Validator(recipe.validation, recipe.data.folders) if main and recipe.validation.folders else None
+    validator = None
+    if main and (recipe.validation.folders or recipe.validation.benchmarks):
+        validator = Validator(recipe.validation, recipe.data.folders, recipe.data.root)
+    counter = ExpertCounter(dataset.groups, network.options.get("num_experts", 0))
     if main:
         write_text(out / "recipe.json", recipe.model_dump_json(indent=1), overwrite=True)
-    log.info("%d pictures, %d parameters, %s", len(dataset.pictures), _count(network), accelerator.device)
+    log.info("%s; %d parameters; %d steps; %s", dataset, _count(network), schedule.steps, accelerator.device)
 
     # -- the loop ----------------------------------------------------------------------------------------------------
     began = time.monotonic()
     step = done
-    while step < recipe.steps:
-        rate = learning_rate(step, recipe.steps, settings)
+    while step < schedule.steps:
+        # Whatever a network draws itself (routing noise) depends on the step alone, too, and differs between processes.
+        torch.manual_seed(generator_of(recipe.seed, step, accelerator.process_index, 0).initial_seed())
+        rate = learning_rate(step, schedule, settings)
         for group in step_optimiser.param_groups:
             group["lr"] = rate
         losses: dict[str, float] = {}
@@ -141,6 +157,8 @@ def train(
             for name, term in found.items():
                 losses[name] = losses.get(name, 0.0) + term.item() / recipe.accumulate
             _check_finite(losses, step, rate)
+            if main:
+                counter.add(getattr(network, "routes", {}), sample["groups"])
             accelerator.backward(torch.stack(list(found.values())).sum() / recipe.accumulate)
         if settings.clip:
             accelerator.clip_grad_norm_(network.parameters(), settings.clip)
@@ -153,7 +171,7 @@ def train(
         if not main:
             continue
         if on_step is not None:
-            on_step(Progress(step, recipe.steps, losses, time.monotonic() - began))
+            on_step(Progress(step, schedule.steps, losses, time.monotonic() - began))
         if step % recipe.log_every == 0 and writer is not None:
             record = {"step": step, "lr": rate, "seconds": round(time.monotonic() - began, 2), **losses}
             with (out / "log.jsonl").open("a") as file:
@@ -161,20 +179,23 @@ def train(
             for name, value in losses.items():
                 writer.add_scalar(f"loss/{name}", value, step)
             writer.add_scalar("learning_rate", rate, step)
-        if (
-            validator is not None
-            and writer is not None
-            and (step % recipe.validation.every == 0 or step == recipe.steps)
-        ):
+        report = step % recipe.validation.every == 0 or step == schedule.steps
+        if report and validator is not None and writer is not None:
             scores = validator.run(average, accelerator.device, out / "validation" / f"{step:07d}.png")
             with (out / "validation.jsonl").open("a") as file:
                 file.write(json.dumps({"step": step, **scores}) + "\n")
             for name, score in scores.items():
                 writer.add_scalar(f"validation/{name}", score, step)
             log.info("step %d: %s", step, ", ".join(f"{k} {v:.2f}" for k, v in scores.items()))
-        if step % recipe.save_every == 0 or step == recipe.steps:
+        if report and writer is not None:
+            usage = counter.take(step)
+            if usage is not None:
+                write_usage(usage, out / "usage.jsonl", writer)
+                draw_usage(usage, out / "expert_usage.png")
+            draw_curves(out)
+        if step % recipe.save_every == 0 or step == schedule.steps:
             save_state(out, network, average, optimiser, step)
-            save_weights(out / "weights.safetensors", average, recipe, step * per_step)
+            save_weights(out / "weights.safetensors", average, recipe, step * per_step, dataset.credits, licence)
     accelerator.end_training()
     if writer is not None:
         writer.close()
@@ -197,24 +218,6 @@ class _Pass(nn.Module):
         return self.network(x, context), context
 
 
-def learning_rate(step: int, steps: int, settings: Optimiser) -> float:
-    """The learning rate of a step: a pure function, so that a run can be resumed, or made longer, at any time.
-
-    Examples:
-        >>> settings = Optimiser(learning_rate=1.0, final_rate=0.0, warmup=10)
-        >>> [round(learning_rate(s, 110, settings), 3) for s in (0, 9, 10, 60, 110)]
-        [0.1, 1.0, 1.0, 0.5, 0.0]
-    """
-    top, bottom = settings.learning_rate, settings.final_rate
-    if step < settings.warmup:
-        return top * (step + 1) / settings.warmup
-    if settings.schedule == "cosine":
-        done = (step - settings.warmup) / max(1, steps - settings.warmup)
-        return bottom + (top - bottom) * 0.5 * (1 + math.cos(math.pi * min(1.0, done)))
-    falling = settings.decay * steps
-    return bottom + (top - bottom) * min(1.0, max(0.0, (steps - step) / max(1.0, falling)))
-
-
 @torch.no_grad()
 def update_average(average: nn.Module, network: nn.Module, decay: float) -> None:
     """Exponential moving average of the weights; buffers are copied."""
@@ -223,14 +226,24 @@ def update_average(average: nn.Module, network: nn.Module, decay: float) -> None
         mean.copy_(value)
 
 
-def save_weights(path: Path, network: RestorationNetwork, recipe: Recipe, samples: int) -> None:
+def save_weights(
+    path: Path,
+    network: RestorationNetwork,
+    recipe: Recipe,
+    samples: int,
+    credits: list[dict[str, Any]],
+    licence: str,
+) -> None:
     """Write weights and the facts that training knows; metrics and words join the card when it is published."""
+    start = f", started from {recipe.model.start}" if recipe.model.start else ""
     write_tensors(path, network.state_dict(), overwrite=True)
     Card(
         name=recipe.name,
         model=recipe.model.name,
         options=network.options,
-        source=f"moir train, recipe {recipe.name}",
+        source=f"moir train, recipe {recipe.name}{start}",
+        licence=licence,
+        training_data=credits,
         compute={"samples": samples, "patch": recipe.data.patch, "precision": recipe.precision},
         size_multiple=network.size_multiple,
         overlap=network.overlap,

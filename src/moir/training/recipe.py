@@ -1,17 +1,19 @@
 """A training recipe: one YAML file per run, checked before anything starts.
 
-A wrong key or value is refused with its place and the near miss.
+A wrong key or value is refused with its place and the near miss. A recipe may start from another one in the same folder
+(``extends: OTHER.yaml``) and say only what differs.
 """
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self, get_args
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from moir.base.errors import MoirError, RecipeError
-from moir.base.names import check_name, near_misses
+from moir.base.names import TYPES, check_name, near_misses
+from moir.datasets import MIXTURES
 from moir.degrade import ORDER, SEVERITIES, parse
 from moir.degrade.severity import LEVELS
 from moir.models import list_models
@@ -19,6 +21,7 @@ from moir.models import list_models
 Positive = Annotated[int, Field(gt=0)]
 Share = Annotated[float, Field(ge=0, le=1)]
 Weight = Annotated[float, Field(ge=0)]
+Epochs = Annotated[float, Field(gt=0)]
 
 
 class _Section(BaseModel):
@@ -33,7 +36,8 @@ class Model(_Section):
     options: dict[str, Any] = {}
     """Options of the network."""
     start: str | None = None
-    """Weights to start from (.safetensors); None: fresh ones. The optimiser starts anew."""
+    """Weights to start from: a .safetensors file, another program's checkpoint (.ckpt, .pth, .pt, .pkl), a shipped name
+    or ``hf://owner/repo``. They must fit exactly; the optimiser starts anew. None: fresh weights."""
 
     @field_validator("name")
     @classmethod
@@ -62,26 +66,72 @@ class Damage(_Section):
         return weights
 
 
-class Data(_Section):
-    """Clean pictures, and how training samples are cut from them."""
+class Pairs(_Section):
+    """Two folders of the user's own: files of one name belong together."""
 
-    folders: list[str] = Field(min_length=1)
-    """Folders of clean pictures, searched recursively; ``$NAME`` and ``~`` are expanded."""
+    input: str
+    """Folder of damaged pictures; ``$NAME`` and ``~`` are expanded here and in every other path."""
+    target: str
+    """Folder of clean pictures."""
+    types: list[str] = []
+    """What is wrong with the inputs, for networks that estimate it; empty: not known."""
+
+    @field_validator("types")
+    @classmethod
+    def _known(cls, types: list[str]) -> list[str]:
+        return [check_name(name, TYPES, "degradation type") for name in types]
+
+
+class Data(_Section):
+    """Where training samples come from (exactly one of the first three), and how they are cut."""
+
+    folders: list[str] = []
+    """Folders of clean pictures, searched recursively, damaged on the fly."""
+    mixture: str | None = None
+    """A training mixture of the papers, with its repeat factors (:data:`moir.datasets.MIXTURES`), below ``root``."""
+    pairs: Pairs | None = None
+    """Pairs of the user's own."""
+    root: str | None = None
+    """The folder below which the sets of the mixture lie; see docs/datasets.md."""
     patch: Annotated[int, Field(ge=16)] = 128
     """Side of a training patch, pixels."""
-    smallest_scale: Annotated[float, Field(gt=0, le=1)] = 0.4
-    """Pictures are shrunk by a random factor down to this one, never below the patch size."""
-    instruct: Share = 0.1
-    """Share of samples on which the network is told what to remove, and must leave the rest."""
     workers: Annotated[int, Field(ge=0)] = 2
     """Processes that prepare samples."""
+    smallest_scale: Annotated[float, Field(gt=0, le=1)] = 0.4
+    """Only with ``folders``: pictures are shrunk by a random factor down to this, never below the patch size."""
+    instruct: Share = 0.1
+    """Only with ``folders``: share of samples on which the network is told what to remove, and must leave the rest."""
     damage: Damage = Damage()
+    """Only with ``folders``: what is done to the pictures."""
+
+    @field_validator("mixture")
+    @classmethod
+    def _known(cls, name: str | None) -> str | None:
+        return name if name is None else check_name(name, MIXTURES, "training mixture")
+
+    @model_validator(mode="after")
+    def _one_source(self) -> Self:
+        given = [name for name in ("folders", "mixture", "pairs") if getattr(self, name)]
+        if len(given) != 1:
+            raise ValueError(
+                "give exactly one of folders (clean pictures, damaged on the fly), mixture (with root) and pairs "
+                f"(input and target); {' and '.join(given) or 'none'} given"
+            )
+        if self.mixture and not self.root:
+            raise ValueError(f"the mixture {self.mixture!r} needs root, the folder below which its data sets lie")
+        if self.root and not self.mixture:
+            raise ValueError(f"root {self.root!r} is for a mixture; leave it out, or name the mixture")
+        for name in () if self.folders else ("smallest_scale", "instruct", "damage"):
+            if getattr(self, name) != Data.model_fields[name].default:
+                raise ValueError(f"{name} is for clean pictures (folders) and does nothing to pairs; leave it out")
+        return self
 
 
 class Loss(_Section):
     """Weights of the loss terms; 0 leaves a term out."""
 
     l1: Weight = 1.0
+    log_l1: Weight = 0.0
     charbonnier: Weight = 0.0
     fft: Weight = 0.0
     presence: Weight = 0.05
@@ -98,10 +148,16 @@ class Optimiser(_Section):
     weight_decay: Weight = 1e-4
     clip: Weight = 1.0
     """Largest norm of the gradient; 0: not clipped."""
-    warmup: Annotated[int, Field(ge=0)] = 200
+    warmup: Annotated[int, Field(ge=0)] | None = None
+    """Steps in which the rate rises; None: ``warmup_epochs``, or 200 steps."""
+    warmup_epochs: Weight | None = None
+    """The same in epochs, with ``epochs``."""
     schedule: Literal["cosine", "hold"] = "cosine"
     """cosine: falls from warm-up to the end. hold: constant, and falls linearly over the last ``decay`` share of the
     steps, so that a run can be made longer, or ended at any time, without having planned it."""
+    schedule_epochs: Epochs | None = None
+    """The epoch, counted from the start, at which the cosine reaches ``final_rate``; None: the last one. MoCE-IR stops
+    after 120 epochs of a cosine that is laid out for 150."""
     decay: Annotated[float, Field(gt=0, le=1)] = 0.3
     """Share of all steps over which ``hold`` falls."""
     ema: Annotated[float, Field(ge=0, lt=1)] = 0.999
@@ -109,12 +165,16 @@ class Optimiser(_Section):
 
 
 class Validation(_Section):
-    """Pictures that are never trained on, damaged in the same way every time."""
+    """Pictures that are never trained on, the same every time: clean ones with damage, or benchmarks, or both."""
 
     folders: list[str] = []
-    """Folders of clean pictures; none: no validation."""
+    """Folders of clean pictures, damaged with ``damages``; none: no validation on damage made here."""
+    benchmarks: list[str] = []
+    """Benchmarks, or groups of them (``aio3``), below ``root``."""
+    root: str | None = None
+    """Where the benchmarks lie; None: ``data.root``."""
     limit: Positive = 8
-    """How many pictures of each damage."""
+    """How many pictures of each damage or benchmark."""
     crop: Positive = 256
     """Side of the centre crop, pixels."""
     damages: list[str] = ["clean", "noise=25", "rain=medium", "haze=medium", "snow=medium", "blur=medium",
@@ -136,7 +196,10 @@ class Recipe(_Section):
     name: str
     model: Model
     data: Data
-    steps: Positive
+    steps: Positive | None = None
+    """Length of the run; or ``epochs``."""
+    epochs: Epochs | None = None
+    """Length of the run in passes over a mixture or pairs; fractions are allowed."""
     batch: Positive = 16
     """Samples per step and process."""
     accumulate: Positive = 1
@@ -148,6 +211,42 @@ class Recipe(_Section):
     validation: Validation = Validation()
     save_every: Positive = 500
     log_every: Positive = 20
+
+    @model_validator(mode="after")
+    def _lengths(self) -> Self:
+        settings = self.optimiser
+        if (self.steps is None) == (self.epochs is None):
+            raise ValueError(f"give steps or epochs, {'not both' if self.steps else 'one of them is needed'}")
+        if self.epochs is None:
+            for name in ("warmup_epochs", "schedule_epochs"):
+                if getattr(settings, name) is not None:
+                    raise ValueError(f"optimiser.{name} goes with epochs, but this recipe counts steps")
+            return self
+        if self.data.folders:
+            raise ValueError(
+                "pictures that are damaged on the fly (data.folders) are an endless stream without epochs; use steps"
+            )
+        if settings.warmup is not None and settings.warmup_epochs is not None:
+            raise ValueError("give optimiser.warmup (steps) or optimiser.warmup_epochs, not both")
+        if settings.warmup_epochs is not None and settings.warmup_epochs > self.epochs:
+            raise ValueError(
+                f"optimiser.warmup_epochs is {settings.warmup_epochs:g}, longer than the run of {self.epochs:g} epochs"
+            )
+        if settings.schedule_epochs is not None:
+            if settings.schedule != "cosine":
+                raise ValueError("optimiser.schedule_epochs is for the schedule 'cosine'; leave it out")
+            if settings.schedule_epochs < self.epochs:
+                raise ValueError(
+                    f"optimiser.schedule_epochs is {settings.schedule_epochs:g}, but the run has {self.epochs:g} "
+                    "epochs: the rest would train at the final rate; raise it, or leave it out to end with the run"
+                )
+        return self
+
+    @model_validator(mode="after")
+    def _root_of_benchmarks(self) -> Self:
+        if self.validation.benchmarks and not (self.validation.root or self.data.root):
+            raise ValueError("validation.benchmarks needs validation.root, the folder below which they lie")
+        return self
 
 
 def load_recipe(path: str | Path, settings: Mapping[str, str] | None = None) -> Recipe:
@@ -161,14 +260,7 @@ def load_recipe(path: str | Path, settings: Mapping[str, str] | None = None) -> 
         RecipeError: The file is missing or no YAML mapping, or a key or value is wrong; near misses are named.
     """
     file = Path(path)
-    try:
-        content = yaml.safe_load(file.read_text())
-    except OSError as error:
-        raise RecipeError(f"cannot read the recipe {file}: {error.strerror}") from error
-    except yaml.YAMLError as error:
-        raise RecipeError(f"{file} is not valid YAML: {error}") from error
-    if not isinstance(content, dict):
-        raise RecipeError(f"{file} must hold a YAML mapping with keys such as 'model' and 'data'")
+    content = _read(file)
     for key, text in (settings or {}).items():
         _set(content, key, _value(text))
     try:
@@ -177,6 +269,33 @@ def load_recipe(path: str | Path, settings: Mapping[str, str] | None = None) -> 
         raise RecipeError(f"{file}: " + "; ".join(_explain(e, content) for e in error.errors())) from None
     except MoirError as error:
         raise RecipeError(f"{file}: {error}") from error
+
+
+def _read(file: Path, heirs: tuple[Path, ...] = ()) -> dict[str, Any]:
+    """The content of a recipe, laid over that of the one it extends."""
+    try:
+        content = yaml.safe_load(file.read_text())
+    except OSError as error:
+        whose = f", which {heirs[-1]} extends" if heirs else ""
+        raise RecipeError(f"cannot read the recipe {file}{whose}: {error.strerror}") from error
+    except yaml.YAMLError as error:
+        raise RecipeError(f"{file} is not valid YAML: {error}") from error
+    if not isinstance(content, dict):
+        raise RecipeError(f"{file} must hold a YAML mapping with keys such as 'model' and 'data'")
+    base = content.pop("extends", None)
+    if base is None:
+        return content
+    parent = file.parent / str(base)
+    if parent in (file, *heirs):
+        raise RecipeError(f"{file} extends {base}, which extends it in turn")
+    return _over(_read(parent, (*heirs, file)), content)
+
+
+def _over(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
+    """Sections are merged key by key, everything else is replaced."""
+    both = {key: _over(base[key], changes[key]) for key in base.keys() & changes.keys()
+            if isinstance(base[key], dict) and isinstance(changes[key], dict)}  # fmt: skip
+    return {**base, **changes, **both}
 
 
 def _value(text: str) -> Any:
@@ -206,10 +325,12 @@ def _explain(error: Any, content: dict[str, Any]) -> str:
         section: Any = Recipe
         for part in place[:-1]:
             field = section.model_fields.get(part)
-            section = field.annotation if field is not None else Recipe
+            kinds = (Recipe,) if field is None else (field.annotation, *get_args(field.annotation))
+            section = next((kind for kind in kinds if hasattr(kind, "model_fields")), Recipe)
         known = list(section.model_fields)
         near = near_misses(place[-1], known)
         hint = f"did you mean {' or '.join(near)}?" if near else f"known: {', '.join(known)}"
         return f"unknown key {where!r}; {hint}"
     message = error["msg"].removeprefix("Value error, ")
-    return f"{where}: {message}" + (f" (got {error['input']!r})" if error["type"] != "missing" else "")
+    got = "" if error["type"] == "missing" or isinstance(error["input"], dict) else f" (got {error['input']!r})"
+    return (f"{where}: " if where else "") + message + got

@@ -1,15 +1,17 @@
 """The same damaged pictures after every so many steps: a number for each damage, and pictures to look at."""
 
+import os
 from pathlib import Path
 
 import torch
 
-from moir import degrade
+from moir import datasets, degrade
 from moir.base.errors import TrainingError
 from moir.metrics import psnr
 from moir.networks.base import RestorationNetwork
 from moir.picture import from_tensor, write
 from moir.training.data import load_pictures
+from moir.training.pairs import add_noise
 from moir.training.recipe import Validation
 
 
@@ -19,25 +21,27 @@ class Validator:
     Args:
         settings: The section of the recipe.
         training_folders: Where training pictures come from, which must not be validated on.
+        root: Where benchmarks lie, if the section does not say.
 
     Raises:
-        TrainingError: A validation folder is also a training folder, or no picture is large enough.
+        TrainingError: A validation folder is also a training folder, or pictures are too small.
+        DatasetError: A benchmark is missing or not whole; see :func:`moir.datasets.find`.
     """
 
-    def __init__(self, settings: Validation, training_folders: list[str]) -> None:
+    def __init__(self, settings: Validation, training_folders: list[str], root: str | None = None) -> None:
         shared = set(settings.folders) & set(training_folders)
         if shared:
             raise TrainingError(f"{', '.join(shared)} is in data.folders and in validation.folders; keep them apart")
-        pictures = load_pictures(settings.folders, settings.crop)[: settings.limit]
-        self.clean = torch.stack([_centre(p, settings.crop) for p in pictures]).float() / 255
-        self.inputs: dict[str, torch.Tensor] = {}
-        for number, spec in enumerate(settings.damages):
-            generator = torch.Generator().manual_seed(number)
-            damaged = self.clean
-            if spec != "clean":
-                request = degrade.parse(spec)
-                damaged = degrade.apply(self.clean, [request.sample(generator) for _ in self.clean])
-            self.inputs[spec] = degrade.quantise(damaged)
+        self.pairs: dict[str, tuple[torch.Tensor, torch.Tensor]] = {}
+        if settings.folders:
+            pictures = load_pictures(settings.folders, settings.crop)[: settings.limit]
+            clean = torch.stack([_centre(p, settings.crop) for p in pictures]).float() / 255
+            for number, spec in enumerate(settings.damages):
+                self.pairs[spec] = (clean if spec == "clean" else _damaged(clean, spec, number), clean)
+        place = os.path.expandvars(settings.root or root or "")
+        for name in settings.benchmarks:
+            for benchmark in datasets.benchmarks(name):
+                self.pairs[benchmark.name] = _pairs_of(benchmark, place, settings)
 
     @torch.inference_mode()
     def run(self, network: RestorationNetwork, device: torch.device, sheet: Path) -> dict[str, float]:
@@ -49,16 +53,43 @@ class Validator:
         was_training = network.training
         network.eval()
         scores, rows = {}, []
-        for spec, inputs in self.inputs.items():
+        for spec, (inputs, targets) in self.pairs.items():
             restored = torch.cat([network(x[None].to(device)).clamp(0, 1).cpu() for x in inputs])
             # A clean picture returned untouched has infinite PSNR; 100 dB stands for "exact".
-            scores[spec] = float(psnr(restored, self.clean).clamp(max=100).mean())
-            rows.append(torch.cat([inputs[0], restored[0], self.clean[0]], -1))
+            scores[spec] = float(psnr(restored, targets).clamp(max=100).mean())
+            rows.append(torch.cat([inputs[0], restored[0], targets[0]], -1))
         damaged = [value for spec, value in scores.items() if spec != "clean"]
         scores["mean"] = sum(damaged) / max(1, len(damaged))
         write(from_tensor(torch.cat(rows, -2)), sheet, overwrite=True)
         network.train(was_training)
         return scores
+
+
+def _damaged(clean: torch.Tensor, spec: str, seed: int) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    request = degrade.parse(spec)
+    return degrade.quantise(degrade.apply(clean, [request.sample(generator) for _ in clean]))
+
+
+def _pairs_of(benchmark: datasets.Benchmark, root: str, settings: Validation) -> tuple[torch.Tensor, torch.Tensor]:
+    """Inputs and targets of some pictures of a benchmark, spread over the whole of it; (n, 3, crop, crop)."""
+    found = datasets.find(benchmark.name, root)
+    if found.scale != 1:
+        raise TrainingError(f"validation.benchmarks: {benchmark.name} has larger targets than inputs; leave it out")
+    inputs, targets = [], []
+    for pair in found.pairs[:: max(1, len(found) // settings.limit)][: settings.limit]:
+        example = found.load(pair)
+        if min(example.target.shape[-2:]) < settings.crop:
+            raise TrainingError(f"{pair.target} is smaller than validation.crop, {settings.crop} px; choose less")
+        targets.append(_centre(example.target, settings.crop))
+        inputs.append(targets[-1] if example.input is None else _centre(example.input, settings.crop))
+    source, target = torch.stack(inputs), torch.stack(targets)
+    made = benchmark.synthesis
+    if made is not None and made.type == "noise" and not isinstance(made.level, str):
+        source = add_noise(source, made.level, torch.Generator().manual_seed(0))
+    elif made is not None:
+        source = _damaged(source, made.spec, 0)
+    return source, target
 
 
 def _centre(picture: torch.Tensor, side: int) -> torch.Tensor:

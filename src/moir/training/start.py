@@ -1,0 +1,34 @@
+"""Weights to start from: moir's own, or another program's checkpoint."""
+
+import os
+
+from moir.checkpoints import Card, load_into, read_foreign, read_tensors
+from moir.checkpoints.architectures import detect
+from moir.models import find_weights
+from moir.networks.base import RestorationNetwork
+
+
+def start_from(network: RestorationNetwork, model: str, start: str) -> str:
+    """Load weights into a network, strictly.
+
+    Args:
+        network: As the recipe describes it.
+        model: Its name in the registry.
+        start: See :func:`moir.models.find_weights`; ``$NAME`` is expanded. Nothing in the file is executed.
+
+    Returns:
+        The licence under which the weights came, as far as it is known: it binds what is made from them, too.
+
+    Raises:
+        CheckpointError: The file is missing, unsafe or damaged, or does not fit the network; the message lists missing
+            and unexpected names and differing shapes.
+        UnknownNameError: Neither a path nor a shipped name.
+    """
+    path = find_weights(os.path.expandvars(start))
+    card = path.with_suffix(".json")
+    if path.suffix == ".safetensors" and card.exists():
+        load_into(network, read_tensors(path)[0], path)
+        return Card.read(card).licence
+    found = read_foreign(path)
+    load_into(network, found.tensors, path)
+    return detect({name: tuple(t.shape) for name, t in found.tensors.items()}, model=model).licence
