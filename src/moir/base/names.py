@@ -29,8 +29,8 @@ def near_misses(name: str, known: Iterable[str], limit: int = 3) -> list[str]:
     """Return the known names closest to a wrong one, the closest first.
 
     Examples:
-        >>> near_misses("derian", TASKS)
-        ['derain', 'denoise', 'dehaze']
+        >>> near_misses("derian", TASKS, limit=1)
+        ['derain']
     """
     return difflib.get_close_matches(name, list(known), n=limit, cutoff=0.5)
 
