@@ -5,6 +5,10 @@ out-of-distribution range. The photographs come with scikit-image: astronaut (NA
 (CC0). The seed is fixed: the same code gives the same sheet.
 
     python benchmarks/degradations/contact_sheet.py [--output FILE] [--seed N] [--kinds]
+    python benchmarks/degradations/contact_sheet.py --real FOLDER --output FILE
+
+The second form sets real photographs (FOLDER/rain/*.jpg and so on) above what each kind of that degradation makes,
+whole and as a part at three times its size: the way in which the ranges were judged.
 """
 
 import argparse
@@ -58,15 +62,55 @@ def sheet(specs: list[str], seed: int) -> Image.Image:
     return image
 
 
+def beside_real(folder: Path, seed: int) -> Image.Image:
+    """For each type with a subfolder: a row of real photographs, then a row for each kind, from light to heavy."""
+    rows: list[tuple[str, list[Image.Image]]] = []
+    for type_ in ORDER:
+        found = sorted(p for p in (folder / type_).glob("*") if p.suffix.lower() in (".jpg", ".png"))[:6]
+        if not found:
+            continue
+        rows.append((f"real\n{type_}", [Image.open(path).convert("RGB") for path in found]))
+        for kind in degradation(type_).kinds:
+            if kind == "mask":
+                continue
+            cells = []
+            for column, level in enumerate(("light", "medium", "heavy") * 2):
+                generator = torch.Generator().manual_seed(seed + column)
+                params = parse(f"{type_}:{kind}={level}").sample(generator)
+                photo = getattr(data, ("astronaut", "coffee", "chelsea")[(column + column // 3) % 3])()
+                clean = torch.from_numpy(photo.copy()).permute(2, 0, 1)[None].float() / 255
+                cells.append(to_image(quantise(apply(clean, [params]))))
+            rows.append((f"{type_}\n{kind}", cells))
+    side = 150
+    image = Image.new("RGB", (MARGIN + 6 * (side + GAP), len(rows) * (2 * side + GAP)), "white")
+    pen, font = ImageDraw.Draw(image), ImageFont.load_default(14)
+    for row, (label, cells) in enumerate(rows):
+        top = row * (2 * side + GAP)
+        pen.text((4, top + 4), label, "black", font)
+        for column, cell in enumerate(cells):
+            left, (width, height) = MARGIN + column * (side + GAP), cell.size
+            part = cell.crop((width // 2 - 25, height // 3 - 25, width // 2 + 25, height // 3 + 25))
+            image.paste(part.resize((side, side), Image.Resampling.NEAREST), (left, top + side))
+            cell.thumbnail((side, side))
+            image.paste(cell, (left, top))
+    return image
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description="Make the contact sheet of all degradations.")
     parser.add_argument("--output", type=Path, default=DEFAULT)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--kinds", action="store_true", help="one row for each kind of each degradation instead")
+    parser.add_argument("--real", type=Path, help="folder of real photographs, one subfolder for each type")
     arguments = parser.parse_args()
+    if arguments.real and arguments.output == DEFAULT:
+        parser.error("--real makes a sheet of its own; give it an --output")
     torch.set_num_threads(1)
     kinds = [f"{type_}:{kind}" for type_ in ORDER for kind in degradation(type_).kinds if kind != "mask"]
-    image = sheet(kinds if arguments.kinds else [*ORDER, *MIXED], arguments.seed)
+    if arguments.real:
+        image = beside_real(arguments.real, arguments.seed)
+    else:
+        image = sheet(kinds if arguments.kinds else [*ORDER, *MIXED], arguments.seed)
     arguments.output.parent.mkdir(parents=True, exist_ok=True)
     image.save(arguments.output, quality=82, optimize=True)
     print(f"{arguments.output}: {image.width} x {image.height}, {arguments.output.stat().st_size / 1000:.0f} kB")

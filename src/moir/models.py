@@ -28,14 +28,28 @@ FOREIGN = (".ckpt", ".pth", ".pt", ".pkl")
 
 _BUILDERS: dict[str, str] = {
     "compact": "moir.networks.compact:compact",
+    "dehazeformer_l": "moir.networks.dehazeformer:dehazeformer_l",
+    "lora_restormer": "moir.networks.lora_restormer:lora_restormer",
     "moce_ir": "moir.networks.moce_ir:moce_ir",
     "moce_ir_s": "moir.networks.moce_ir:moce_ir_s",
+    "nafnet": "moir.networks.nafnet:nafnet",
+    "nafnet_local": "moir.networks.nafnet:nafnet_local",
     "promptir": "moir.networks.promptir:promptir",
     "restormer": "moir.networks.restormer:restormer",
+    "retinexformer": "moir.networks.retinexformer:retinexformer",
     "test_compact": "moir.networks.compact:test_compact",
+    "test_dehazeformer_l": "moir.networks.dehazeformer:test_dehazeformer_l",
+    "test_lora_restormer": "moir.networks.lora_restormer:test_lora_restormer",
     "test_moce_ir": "moir.networks.moce_ir:test_moce_ir",
+    "test_nafnet": "moir.networks.nafnet:test_nafnet",
+    "test_nafnet_local": "moir.networks.nafnet:test_nafnet_local",
     "test_promptir": "moir.networks.promptir:test_promptir",
     "test_restormer": "moir.networks.restormer:test_restormer",
+    "test_retinexformer": "moir.networks.retinexformer:test_retinexformer",
+    "test_unet": "moir.networks.unet:test_unet",
+    "test_unirestorer": "moir.universal.network:test_unirestorer",
+    "unet": "moir.networks.unet:unet",
+    "unirestorer": "moir.universal.network:unirestorer",
 }
 
 

@@ -21,7 +21,7 @@ def draw(level: str | float = "medium", seed: int = 0, kind: str | None = None) 
 def test_closed_form_over_a_given_depth(photo: Photo) -> None:
     x = torch.cat([photo(), photo("coffee")])
     depth = torch.rand(2, 72, 88, generator=torch.Generator().manual_seed(0)) * 40  # metres, say
-    params = [replace(draw(seed=s), light=(0.9, 0.85, 0.8), beta=0.7 + s) for s in (0, 1)]
+    params = [replace(draw(seed=s), light=(0.9, 0.85, 0.8), beta=0.7 + s, fade=0.0) for s in (0, 1)]
     y = apply(x, [[p] for p in params], depth=depth)
     for i, p in enumerate(params):
         t = torch.exp(-p.beta * depth[i] / depth[i].max())
@@ -54,11 +54,27 @@ def test_no_scattering_no_haze(kind: str, photo: Photo) -> None:
 
 @pytest.mark.parametrize("kind", HazeParams.kinds)
 def test_haze_lowers_contrast_towards_its_light(kind: str, photo: Photo) -> None:
-    p = draw("heavy", kind=kind)
+    p = replace(draw("heavy", kind=kind), fade=0.0)
     y = apply(photo(), [[p]])
     assert y.std() < 0.7 * photo().std()
     light = torch.tensor(p.light)[:, None, None]
     assert ((y - light).abs() <= (photo() - light).abs() + 1e-6).all()
+
+
+def test_light_fades_towards_the_bottom() -> None:
+    x = torch.zeros(1, 3, 40, 30)
+    p = replace(draw(), light=(0.8, 0.8, 0.8), beta=10.0, near=1.0, fade=0.25)
+    y = apply(x, [[p]])[0, 0, :, 0]
+    torch.testing.assert_close(y, 0.8 * torch.linspace(1, 0.75, 40), rtol=0, atol=1e-3)
+
+
+def test_even_haze_is_nearly_the_same_everywhere() -> None:
+    def spread(kind: str) -> float:
+        x = torch.zeros(1, 3, 64, 64)
+        pictures = [apply(x, [[replace(draw("heavy", s, kind), fade=0.0)]]) for s in range(10)]
+        return sum((y[:, 1].std() / y[:, 1].mean()).item() for y in pictures)
+
+    assert spread("even") < 0.6 * spread("landscape")
 
 
 @pytest.mark.parametrize("seed", range(5))

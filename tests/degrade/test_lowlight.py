@@ -1,4 +1,5 @@
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
@@ -6,6 +7,7 @@ import torch
 from moir.base.errors import TensorShapeError
 from moir.degrade import apply, degradation
 from moir.degrade.lowlight import LowLight, LowLightParams, illumination_map
+from moir.degrade.sensor import to_linear
 
 Photo = Callable[..., torch.Tensor]
 
@@ -57,6 +59,41 @@ def test_the_camera_adds_noise() -> None:
     )
     assert quiet < 0.01
     assert 1 < noisy < 10
+
+
+def exposed(exposure: float = 2.0, **values: Any) -> LowLightParams:
+    return LowLightParams("exposure", 0, 2.0, 0.05, exposure=exposure, **values)
+
+
+def test_exposure_is_the_same_factor_everywhere_in_linear_light(photo: Photo) -> None:
+    y = apply(photo(), [[exposed()]])
+    torch.testing.assert_close(to_linear(y), to_linear(photo()) / 4, rtol=0, atol=1e-5)
+    torch.testing.assert_close(apply(photo(), [[exposed(0.0)]]), photo(), rtol=0, atol=1e-5)
+
+
+def test_exposure_extras_act_as_named() -> None:
+    x = torch.full((1, 3, 64, 64), 0.8)
+    x[..., 32:] = 0.2
+    plain = to_linear(apply(x, [[exposed()]]))
+    shaded = to_linear(apply(x, [[exposed(shade=1.5)]])) / plain
+    assert shaded.max() <= 1 + 1e-4
+    assert shaded.min() == pytest.approx(2**-1.5, rel=0.01)
+    kept = to_linear(apply(x, [[exposed(keep=1.0)]])) / plain
+    assert kept[..., :16].mean() > 1.5
+    assert kept[..., 48:].mean() < 1.1
+    tinted = to_linear(apply(x, [[exposed(balance=(1.05, 1.0, 0.95))]])) / plain
+    torch.testing.assert_close(tinted.mean((0, 2, 3)), torch.tensor([1.05, 1.0, 0.95]), rtol=1e-3, atol=0)
+    noisy = apply(x, [[exposed(noise=4.0)]]) - apply(x, [[exposed()]])
+    assert 0.5 < noisy.std() * 255 < 20
+
+
+def test_exposure_loses_one_to_four_stops_or_so() -> None:
+    def stops(level: str) -> float:
+        drawn = [LowLight().sample(level, torch.Generator().manual_seed(s), "exposure").exposure for s in range(40)]
+        return sum(drawn) / 40
+
+    assert 0.7 < stops("light") < 2
+    assert stops("light") < stops("medium") < stops("heavy") < 4.5
 
 
 @pytest.mark.parametrize("smooth", [0.0, 0.01, 0.08])

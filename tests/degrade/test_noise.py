@@ -1,11 +1,13 @@
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 import torch
 from skimage.util import random_noise
 
-from moir.degrade import apply, degradation
+from moir.degrade import apply, degradation, params_from_json
 from moir.degrade.noise import NoiseParams, iso_noise
+from moir.degrade.sensor import to_display, to_linear
 
 LEVEL = 1 / 255
 
@@ -102,3 +104,56 @@ def test_iso_variance_is_affine_in_linear_light() -> None:
 def test_no_noise(kind: str, photo: Callable[..., torch.Tensor]) -> None:
     p = degradation("noise").sample(0.0, torch.Generator().manual_seed(0), kind)
     assert (apply(photo(), [[p]]) - photo()).abs().max() < LEVEL / 4
+
+
+# -- a camera's --
+
+
+@pytest.mark.parametrize("sigma", [5.0, 15.0, 30.0, 40.0, 50.0])
+@pytest.mark.parametrize("kind", ["iso", "sensor"])
+def test_drawn_noise_has_the_deviation_asked_for(kind: str, sigma: float) -> None:
+    for seed in range(3):
+        p = degradation("noise").sample(sigma, torch.Generator().manual_seed(seed), kind)
+        assert isinstance(p, NoiseParams)
+        p = replace(p, gains=(1.0, 1.0, 1.0))
+        n = apply(grey(0.5, 256), [[p]]) - 0.5
+        assert n.std().item() == pytest.approx(sigma * LEVEL, rel=0.05)
+
+
+def test_old_iso_records_give_the_noise_they_gave() -> None:
+    """Uncalibrated, 35 levels come out as some 42."""
+    record = {"type": "noise", "kind": "iso", "seed": 2, "sigma": 35.0, "shot": 0.9, "grain": 0.0, "chroma": 1.0}
+    n = apply(grey(0.5), [[params_from_json(record)]]) - 0.5
+    assert 1.15 < n.std().item() / (35 * LEVEL) < 1.25
+
+
+def test_sensor_noise_is_patchy_in_colour_and_stronger_in_red_and_blue() -> None:
+    p = NoiseParams("sensor", 0, 8.0, shot=0.95, grain=0.0, gains=(1.8, 1.0, 1.5), blotch=1.2)
+    n = (apply(grey(0.5), [[p]]) - 0.5)[0]
+    deviation = n.std((1, 2))
+    torch.testing.assert_close(deviation / deviation[1], torch.tensor([1.8, 1.0, 1.5]), rtol=0.05, atol=0)
+    n = n / deviation[:, None, None]
+    light, colour = n.mean(0), n[0] - n.mean(0)
+
+    def neighbours(m: torch.Tensor) -> float:
+        return ((m[:, 1:] * m[:, :-1]).mean() / m.square().mean()).item()
+
+    assert abs(neighbours(light)) < 0.03
+    assert neighbours(colour) > 0.6
+    assert abs((n[0] * n[1]).mean().item()) < 0.05
+
+
+def test_sharpening_turns_neighbours_against_each_other() -> None:
+    n = apply(grey(0.5), [[NoiseParams("sensor", 0, 8.0, shot=0.9, sharpen=0.8)]])[0, 0] - 0.5
+    assert (n[:, 1:] * n[:, :-1]).mean() < -0.05 * n.var()
+
+
+def test_display_curve() -> None:
+    x = torch.linspace(0, 1, 500)
+    torch.testing.assert_close(to_display(to_linear(x)), x, rtol=0, atol=1e-5)
+    assert to_linear(torch.tensor(0.5)).item() == pytest.approx(0.21404, abs=1e-5)
+
+
+def test_a_number_without_a_kind_is_the_noise_of_the_benchmarks() -> None:
+    g = torch.Generator().manual_seed(0)
+    assert {degradation("noise").sample(25.0, g).kind for _ in range(30)} == {"gaussian"}

@@ -148,3 +148,30 @@ def test_gates(gate: float) -> None:
 def test_gates_of_types_without_weight_stay_closed() -> None:
     found = draws(Pipeline(clean=0, single=0, named=0, gate=0.9, types={"noise": 1.0, "blur": 1.0}))
     assert {p.type for records in found for p in records} == {"noise", "blur"}
+
+
+# -- the file it was stored in --
+
+
+def test_storage_is_mild_jpeg_beside_what_was_drawn() -> None:
+    pipeline, g = Pipeline(stored=0.5), generator()
+    noise = sample({"noise": "light"}, g)
+    stored = [pipeline.storage(noise, g) for _ in range(DRAWS)]
+    assert near(sum(len(records) for records in stored), 0.5)
+    assert all(p.type == "jpeg" and 60 <= p.severity <= 95 for records in stored for p in records)
+    clean = [p for _ in range(50) for p in pipeline.storage([], g)]
+    assert all(90 <= p.severity <= 97 for p in clean)
+    assert clean
+    assert not any(Pipeline(stored=1).storage(sample({"jpeg": "light"}, g), g) for _ in range(20))
+    assert not any(Pipeline(stored=0).storage(noise, g) for _ in range(20))
+
+
+def test_what_is_drawn_does_not_depend_on_storage() -> None:
+    assert Pipeline(stored=0).sample(generator(4)) == Pipeline(stored=1).sample(generator(4))
+
+
+def test_storage_is_applied_last(photo: Photo) -> None:
+    records = sample({"haze": "medium"}, generator(1))
+    (file,) = Pipeline(stored=1).storage(records, generator(2))
+    hazy = apply(photo(), [records])
+    assert torch.equal(apply(photo(), [[file, *records]]), apply(hazy, [[file]]))

@@ -8,7 +8,7 @@ from scipy import ndimage  # type: ignore[import-untyped]
 
 from moir.degrade import apply, degradation
 from moir.degrade.fields import convolve, gaussian_kernel
-from moir.degrade.rain import RainParams, layered_streaks, mioir_streaks
+from moir.degrade.rain import RainParams, layered_streaks, mioir_streaks, natural_streaks
 
 Photo = Callable[..., torch.Tensor]
 
@@ -63,7 +63,7 @@ def test_wider_streaks_are_wider() -> None:
     assert width(3.0) < 0.75 * width(11.0)
 
 
-@pytest.mark.parametrize("kind", RainParams.kinds)
+@pytest.mark.parametrize("kind", ["mioir", "streaks", "dense"])
 def test_rain_without_veil_only_brightens(kind: str, photo: Photo) -> None:
     p = degradation("rain").sample("heavy", generator(), kind)
     assert isinstance(p, RainParams)
@@ -101,3 +101,56 @@ def test_dense_rain_covers_much_of_the_picture() -> None:
     p = degradation("rain").sample("heavy", generator(1), "dense")
     assert isinstance(p, RainParams)
     assert 0.3 < (layered_streaks(200, 200, p, generator()) > 0.05).float().mean() < 1
+
+
+# -- rain as photographs have it --
+
+
+def natural(seed: int = 0, level: str | float = "heavy") -> RainParams:
+    p = degradation("rain").sample(level, generator(seed), "natural")
+    assert isinstance(p, RainParams)
+    return p
+
+
+@pytest.mark.parametrize("angle", [-30.0, 0.0, 15.0])
+def test_natural_streaks_have_the_angle_asked_for(angle: float) -> None:
+    p = replace(natural(), angle=angle, length=30.0, width=2.0, layers=2, spread=0.0, bead=0.0, soft=0.0)
+    assert streak_angle(natural_streaks(160, 160, p, generator())) == pytest.approx(angle, abs=3)
+
+
+def test_natural_rain_mixes_with_the_light_of_the_drops() -> None:
+    """It brightens the dark, darkens what is brighter than the drops, and leaves what is as bright as they are."""
+    p = replace(natural(1), veil=0.0, drop_light=0.7, light=(1.0, 1.0, 1.0))
+    change = [apply(torch.full((1, 3, 64, 64), v), [[p]]) - v for v in (0.1, 0.7, 0.9)]
+    assert change[0].min() >= 0
+    assert change[0].max() > 0.1
+    assert change[1].abs().max() < 1e-6
+    assert change[2].max() <= 1e-6
+    torch.testing.assert_close(change[0] / 0.6, change[2] / -0.2, rtol=0, atol=1e-5)
+
+
+def test_natural_rain_has_the_colour_of_its_light() -> None:
+    p = replace(natural(2), light=(1.06, 1.0, 0.94))
+    y = apply(torch.zeros(1, 3, 64, 64), [[p]])[0]
+    torch.testing.assert_close(y[0] * 0.94, y[2] * 1.06, rtol=1e-4, atol=1e-5)
+
+
+def test_a_soft_layer_is_smoother_and_fainter() -> None:
+    def layer(soft: float) -> torch.Tensor:
+        return natural_streaks(160, 160, replace(natural(3), layers=1, bead=0.0, width=2.0, soft=soft), generator())
+
+    assert layer(1.0).max() < 0.7 * layer(0.0).max()
+    rough = [(m.diff(dim=1).square().mean() / m.square().mean()).item() for m in (layer(0.0), layer(1.0))]
+    assert rough[1] < 0.5 * rough[0]
+
+
+def test_light_mioir_rain_is_fainter_and_its_streaks_are_narrow() -> None:
+    light, heavy = (
+        [degradation("rain").sample(level, generator(s), "mioir") for s in range(20)] for level in ("light", "heavy")
+    )
+    assert max(p.width for p in light + heavy) <= 7  # type: ignore[attr-defined]
+    mean = [sum(p.opacity for p in group) / 20 for group in (light, heavy)]  # type: ignore[attr-defined]
+    assert mean[0] < 0.8 * mean[1]
+    published = [degradation("rain").sample("inside", generator(s), "mioir") for s in range(30)]
+    assert {p.width for p in published} == {3, 5, 7, 9, 11}  # type: ignore[attr-defined]
+    assert {p.opacity for p in published} == {1.0}  # type: ignore[attr-defined]

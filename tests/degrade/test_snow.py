@@ -11,7 +11,7 @@ from PIL import Image
 
 from moir.base.errors import PictureCorruptError, PictureNotFoundError
 from moir.degrade import Params, apply, degradation, params_from_json, parse, sample
-from moir.degrade.snow import Snow, SnowParams, flakes
+from moir.degrade.snow import Snow, SnowParams, deep_flakes, flakes
 
 Photo = Callable[..., torch.Tensor]
 
@@ -72,6 +72,20 @@ def test_scale_opacity_amount_and_veil_act_as_named() -> None:
         return (m.diff(dim=1).square().mean() / m.var()).item()
 
     assert roughness(mask(scale=1.5)) < 0.8 * roughness(mask(scale=0.6))
+
+
+def test_deep_flakes_grow_with_the_largest_and_with_motion() -> None:
+    def mask(**values: Any) -> torch.Tensor:
+        return deep_flakes(128, 128, replace(SnowParams("depth", 0, 0.5), **values), generator())
+
+    def roughness(m: torch.Tensor) -> float:
+        return (m.diff(dim=1).square().mean() / m.var()).item()
+
+    assert roughness(mask(largest=15.0)) < 0.8 * roughness(mask(largest=3.0))
+    assert mask(amount=0.2).mean() < 0.5 * mask(amount=0.8).mean()
+    assert mask(veil=0.2).min() >= 0.6 * 0.2 - 1e-5
+    m = mask(motion=3.0, angle=0.0)
+    assert m.diff(dim=1).square().mean() > 1.2 * m.diff(dim=0).square().mean(), "trails run downwards"
 
 
 # -- masks from a folder --

@@ -33,7 +33,9 @@ def test_a_run_writes_weights_that_load_and_pictures_to_look_at(recipe, tmp_path
     assert list((run / "tensorboard").iterdir())
 
 
-def test_a_resumed_run_ends_exactly_where_an_unbroken_one_does(recipe, recipe_file, tmp_path):
+@pytest.mark.parametrize("optimiser", ["adamw", "muon"])
+def test_a_resumed_run_ends_exactly_where_an_unbroken_one_does(recipe_file, tmp_path, optimiser):
+    recipe = load_recipe(recipe_file, {"optimiser.name": optimiser})
     whole = read_tensors(train(recipe, tmp_path / "whole", device="cpu"))[0]
 
     class KilledError(Exception):

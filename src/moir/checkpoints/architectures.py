@@ -53,6 +53,9 @@ class Detected:
 UNKNOWN_LICENCE = "unknown: treat as non-commercial until the authors of the weights say otherwise"
 
 
+NO_LICENCE = "unclear: treat as non-commercial. UniRestorer states no licence for its weights"
+
+
 def detect(shapes: Shapes, settings: Mapping[str, Any] | None = None, model: str | None = None) -> Detected:
     """Recognise a state dict.
 
@@ -163,6 +166,55 @@ def _restormer_options(shapes: Shapes) -> dict[str, Any]:
     }
 
 
+def _lora_restormer_options(shapes: Shapes) -> dict[str, Any]:
+    base = {name.replace(".conv.", "."): shape for name, shape in shapes.items() if ".lora_" not in name}
+    return _restormer_options(base) | {"r": shapes["encoder_level1.0.attn.qkv.lora_A"][0]}
+
+
+def _retinexformer_options(shapes: Shapes) -> dict[str, Any]:
+    denoiser = "body.0.denoiser."
+    levels = [f"{denoiser}{part}.blocks." for part in ("encoder_layers.0.0", "encoder_layers.1.0", "bottleneck")]
+    return {
+        "n_feat": shapes["body.0.estimator.conv1.weight"][0],
+        "stage": _blocks(shapes, "body."),
+        "num_blocks": tuple(_blocks(shapes, prefix) for prefix in levels),
+    }
+
+
+def _nafnet_options(shapes: Shapes) -> dict[str, Any]:
+    return {
+        "width": shapes["intro.weight"][0],
+        "middle_blk_num": _blocks(shapes, "middle_blks."),
+        "enc_blk_nums": tuple(_blocks(shapes, f"encoders.{i}.") for i in range(_blocks(shapes, "downs."))),
+        "dec_blk_nums": tuple(_blocks(shapes, f"decoders.{i}.") for i in range(_blocks(shapes, "ups."))),
+    }
+
+
+def _nafnet_model(options: Mapping[str, Any]) -> str:
+    """Pooling leaves no trace in a file: networks sized as published for denoising pool globally, others locally."""
+    return "nafnet" if options.get("enc_blk_nums") == (2, 2, 4, 8) else "nafnet_local"
+
+
+def _dehazeformer_options(shapes: Shapes) -> dict[str, Any]:
+    layers = [f"layer{i}.blocks." for i in range(1, 6)]
+    depths = [_blocks(shapes, prefix) for prefix in layers]
+    widths = [shapes[f"{prefix}0.mlp.mlp.0.weight"][:2] for prefix in layers]  # hidden, block
+    # The bias of every attention: pixels of a window (squared), and per head.
+    attention = [
+        [f"{prefix}{i}.attn.attn." for i in range(depth) if f"{prefix}{i}.attn.attn.relative_positions" in shapes]
+        for prefix, depth in zip(layers, depths, strict=True)
+    ]
+    pixels = next((shapes[f"{found[0]}relative_positions"][0] for found in attention if found), 64)
+    return {
+        "embed_dims": tuple(dim for _, dim in widths),
+        "mlp_ratios": tuple(hidden / dim for hidden, dim in widths),
+        "depths": tuple(depths),
+        "num_heads": tuple(shapes[f"{found[0]}meta.2.weight"][0] if found else 1 for found in attention),
+        "attn_ratio": tuple(len(found) / depth for found, depth in zip(attention, depths, strict=True)),
+        "window_size": math.isqrt(pixels),
+    }
+
+
 def _promptir_options(shapes: Shapes) -> dict[str, Any]:
     prompts = [shapes[f"prompt{level}.prompt_param"] for level in (1, 2, 3) if f"prompt{level}.prompt_param" in shapes]
     found: dict[str, Any] = {"prompt_len": prompts[0][1]}
@@ -186,6 +238,32 @@ ARCHITECTURES: tuple[Architecture, ...] = (
         marks=("prompt1.prompt_param",),
         options=_promptir_options,
         licence="non-commercial: the PromptIR repository allows academic use; ask its authors for anything else",
+    ),
+    Architecture(
+        models=("lora_restormer",),
+        marks=("encoder_level1.0.attn.qkv.lora_A", "reduce_chan_level3.conv.weight"),
+        options=_lora_restormer_options,
+        settings={"lora_alpha": int},
+        licence=f"{NO_LICENCE}; the Restormer repository allows academic use",
+    ),
+    Architecture(
+        models=("retinexformer",),
+        marks=("body.0.estimator.conv1.weight",),
+        options=_retinexformer_options,
+        licence=f"{NO_LICENCE}; the RetinexFormer repository itself carries the MIT licence",
+    ),
+    Architecture(
+        models=("nafnet_local", "nafnet"),
+        marks=("intro.weight", "ending.weight", "ups.0.0.weight"),
+        options=_nafnet_options,
+        model=_nafnet_model,
+        licence=f"{NO_LICENCE}; the NAFNet repository itself carries the MIT licence",
+    ),
+    Architecture(
+        models=("dehazeformer_l",),
+        marks=("layer1.blocks.0.attn.conv.0.weight", "patch_unembed.proj.0.weight"),
+        options=_dehazeformer_options,
+        licence=f"{NO_LICENCE}; the DehazeFormer repository itself carries the MIT licence",
     ),
     Architecture(
         models=("restormer",),

@@ -42,8 +42,9 @@ class Params:
         return value
 
     def to_json(self) -> dict[str, Any]:
-        """A plain dictionary with ``type`` and every parameter."""
-        return {"type": self.type, **dataclasses.asdict(self)}
+        """A plain dictionary with ``type`` and every parameter, as a JSON file gives it back (tuples are lists)."""
+        fields = dataclasses.asdict(self)
+        return {"type": self.type, **{k: list(v) if isinstance(v, tuple) else v for k, v in fields.items()}}
 
 
 class Degradation(Protocol):

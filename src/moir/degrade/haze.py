@@ -21,11 +21,12 @@ class HazeParams(Params):
         beta: Scattering coefficient; depth is scaled to a maximum of 1.
         light: Atmospheric light A for red, green and blue, each 0..1.
         near: Depth of the nearest point, 0..1 (haze is seldom absent even there).
+        fade: How much darker the light is at the bottom of the picture than at the top, 0..1.
         horizon, power, tilt, relief, cue: The depth field; see :class:`moir.degrade.depth.DepthParams`.
     """
 
     type: ClassVar[str] = "haze"
-    kinds: ClassVar[tuple[str, ...]] = ("landscape", "uneven")
+    kinds: ClassVar[tuple[str, ...]] = ("landscape", "uneven", "even")
     severity_field: ClassVar[str] = "beta"
 
     beta: float
@@ -36,34 +37,41 @@ class HazeParams(Params):
     tilt: float
     relief: float
     cue: float
+    fade: float = 0.0
 
 
 class Haze:
-    """y = x t + A (1 - t), t = exp(-beta d) (Koschmieder; He et al. 2009, eq. 1 and 2)."""
+    """y = x t + A (1 - t), t = exp(-beta d) (Koschmieder; He et al. 2009, eq. 1 and 2).
+
+    ``landscape`` grows denser towards a horizon, ``uneven`` drifts in swathes, ``even`` is the same nearly everywhere,
+    as on a part of a photograph or on a scene without depth.
+    """
 
     type = "haze"
     kinds = HazeParams.kinds
-    weights: ClassVar[dict[str, float]] = {"landscape": 0.6, "uneven": 0.4}
+    weights: ClassVar[dict[str, float]] = {"landscape": 0.5, "uneven": 0.25, "even": 0.25}
 
     def sample(self, level: str | float, generator: torch.Generator, kind: str | None = None) -> HazeParams:
         """See :class:`moir.degrade.base.Degradation`."""
         kind = pick_kind(kind, self.weights, self.type, generator)
         beta, seed = draw(self.type, level, generator), new_seed(generator)
         # MiOIR draws A from 0.8-1.0; photographs of haze are often greyer (OneRestore: 0.6-0.9).
-        brightness, tint = uniform(generator, 0.6, 1.0), uniform(generator, -0.04, 0.04)
-        light = tuple(min(1.0, brightness + shift) for shift in (tint, tint / 3, -tint))
-        landscape = kind == "landscape"
+        # Yellowish (smog: red 0.06 above blue in photographs) to bluish (distance), with a trace of green or magenta.
+        brightness, tint = uniform(generator, 0.6, 1.0), uniform(generator, -0.06, 0.06)
+        cast = uniform(generator, -0.015, 0.015)
+        light = tuple(min(1.0, brightness + shift) for shift in (tint, tint / 3 + cast, -tint))
         return HazeParams(
             kind,
             seed,
             beta,
             (light[0], light[1], light[2]),
-            near=uniform(generator, 0.05, 0.45),
+            near=uniform(generator, 0.4, 0.9) if kind == "even" else uniform(generator, 0.05, 0.45),
             horizon=uniform(generator, 0.0, 0.5),
             power=uniform(generator, 0.6, 2.5),
             tilt=uniform(generator, -12, 12),
-            relief=uniform(generator, 0.05, 0.25) if landscape else uniform(generator, 0.4, 0.7),
-            cue=uniform(generator, 0.1, 0.4) if landscape else uniform(generator, 0, 0.3),
+            relief=uniform(generator, 0.4, 0.7) if kind == "uneven" else uniform(generator, 0.05, 0.25),
+            cue=uniform(generator, 0.1, 0.4) if kind == "landscape" else uniform(generator, 0, 0.3),
+            fade=uniform(generator, 0, 0.25) if uniform(generator, 0, 1) < 0.4 else 0.0,
         )
 
     def apply(self, images: torch.Tensor, params: Sequence[Params], depth: torch.Tensor | None = None) -> torch.Tensor:
@@ -86,5 +94,7 @@ class Haze:
                 distance = depth[index] / depth[index].max().clamp_min(1e-6)
             transmission = torch.exp(-p.beta * distance)
             light = torch.tensor(p.light, device=x.device, dtype=x.dtype)[:, None, None]
+            if p.fade > 0:
+                light = light * (1 - p.fade * torch.linspace(0, 1, x.shape[-2], device=x.device)[:, None])
             out.append(x * transmission + light * (1 - transmission))
         return torch.stack(out).clamp(0, 1)

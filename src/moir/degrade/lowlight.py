@@ -1,4 +1,4 @@
-"""Low light: the UniRestorer paper's darkening of the illumination map, and a camera-like one with noise."""
+"""Low light: the UniRestorer paper's darkening of the illumination map, with or without noise, and a short exposure."""
 
 import math
 from collections.abc import Sequence
@@ -9,8 +9,9 @@ import torch
 import torch.nn.functional as F
 
 from moir.degrade.base import Params, check_batch, check_map, new_seed, pick_kind, register_params, uniform
-from moir.degrade.fields import seeded
+from moir.degrade.fields import seeded, smooth_field
 from moir.degrade.noise import GAMMA, iso_noise
+from moir.degrade.sensor import sensor_noise, to_display, to_linear
 from moir.degrade.severity import draw
 
 
@@ -22,26 +23,40 @@ class LowLightParams(Params):
     Attributes:
         gamma: Darkening exponent of the illumination.
         smooth: Size of the neighbourhood of the illumination map, as a fraction of the longer side.
-        exposure: ``camera`` only: further loss of light, in stops (factor 2 ** -exposure in linear light).
-        noise: ``camera`` only: standard deviation of the sensor noise at mid-grey, 8-bit levels.
+        exposure: ``camera`` and ``exposure``: loss of light, in stops (factor 2 ** -exposure in linear light); with
+            ``camera`` it comes on top of the exponent, with ``exposure`` it is all.
+        noise: ``camera`` and ``exposure``: standard deviation of the sensor noise at mid-grey, 8-bit levels.
+        shade: ``exposure`` only: further loss in the darkest place of an unevenly lit scene, stops.
+        keep: ``exposure`` only: how much of the loss bright regions are spared (sky, lamps), 0..1.
+        balance: ``exposure`` only: error of the white balance, factors on red, green and blue in linear light.
+        blotch: ``exposure`` only: size of the patches of the colour noise, pixels.
     """
 
     type: ClassVar[str] = "lowlight"
-    kinds: ClassVar[tuple[str, ...]] = ("paper", "camera")
+    kinds: ClassVar[tuple[str, ...]] = ("paper", "camera", "exposure")
     severity_field: ClassVar[str] = "gamma"
 
     gamma: float
     smooth: float
     exposure: float = 0.0
     noise: float = 0.0
+    shade: float = 0.0
+    keep: float = 0.0
+    balance: tuple[float, float, float] = (1.0, 1.0, 1.0)
+    blotch: float = 0.0
 
 
 class LowLight:
-    """y = (x / L) L^gamma, with an illumination map L (UniRestorer, after OneRestore)."""
+    """y = (x / L) L^gamma, with an illumination map L (UniRestorer, after OneRestore), or a camera's loss of exposure.
+
+    The formula darkens shadows most and leaves highlights as they are. Photographs taken with too little light are
+    darker everywhere: in linear light by the same factor, whatever the local illumination. ``exposure`` does that, by
+    about 1 to 4 stops (gamma 1.3 to 3), with uneven light, the sensor's noise and a small error of the white balance.
+    """
 
     type = "lowlight"
     kinds = LowLightParams.kinds
-    weights: ClassVar[dict[str, float]] = {"paper": 0.5, "camera": 0.5}
+    weights: ClassVar[dict[str, float]] = {"paper": 0.3, "camera": 0.25, "exposure": 0.45}
 
     def sample(self, level: str | float, generator: torch.Generator, kind: str | None = None) -> LowLightParams:
         """See :class:`moir.degrade.base.Degradation`."""
@@ -50,6 +65,19 @@ class LowLight:
         smooth = uniform(generator, 0.01, 0.08)
         if kind == "paper":
             return LowLightParams(kind, seed, gamma, smooth)
+        if kind == "exposure":
+            return LowLightParams(
+                kind,
+                seed,
+                gamma,
+                smooth,
+                exposure=2.2 * (gamma - 1) ** 0.75 * uniform(generator, 0.85, 1.25),
+                noise=uniform(generator, 0, 1) ** 2 * 3 * min(gamma - 1, 2),
+                shade=uniform(generator, 0, 1) * (gamma - 1) if uniform(generator, 0, 1) < 0.5 else 0.0,
+                keep=uniform(generator, 0.3, 1) if uniform(generator, 0, 1) < 0.3 else 0.0,
+                balance=(uniform(generator, 0.95, 1.05), 1.0, uniform(generator, 0.95, 1.05)),
+                blotch=uniform(generator, 0.5, 1.4) if uniform(generator, 0, 1) < 0.4 else 0.0,
+            )
         # The darker, the higher the gain, and so the noise; a tripod or a good camera gives almost none.
         exposure = uniform(generator, 0.2, 1.2) * (gamma - 1)
         noise = uniform(generator, 0, 3.5) * (gamma - 1)
@@ -69,13 +97,34 @@ class LowLight:
         illumination = None if illumination is None else check_map(illumination, images, "illumination")
         out = []
         for index, (x, p) in enumerate(zip(images, records, strict=True)):
-            light = illumination_map(x, p.smooth) if illumination is None else illumination[index].clamp(1e-4, 1)
+            given = None if illumination is None else illumination[index].clamp(1e-4, 1)
+            if p.kind == "exposure":
+                out.append(_expose(x, given, p))
+                continue
+            light = illumination_map(x, p.smooth) if given is None else given
             y = (x * light ** (p.gamma - 1)).clamp(0, 1)
             if p.kind == "camera":
                 y = (y**GAMMA * 2.0**-p.exposure) ** (1 / GAMMA)
                 y = iso_noise(y, p.noise / 255, 0.9, 0.4, 0.4, seeded(p.seed, x.device))
             out.append(y)
         return torch.stack(out).clamp(0, 1)
+
+
+def _expose(x: torch.Tensor, light: torch.Tensor | None, p: LowLightParams) -> torch.Tensor:
+    """One picture (3, H, W) taken with too little light."""
+    generator = seeded(p.seed, x.device)
+    stops: torch.Tensor | float = p.exposure
+    if p.shade > 0:
+        stops = stops + p.shade * smooth_field(x.shape[-2], x.shape[-1], generator, cells=1.2, octaves=1)
+    if p.keep > 0:
+        light = illumination_map(x, p.smooth) if light is None else light
+        stops = stops * (1 - p.keep * light * light * light)
+    balance = torch.tensor(p.balance, device=x.device)[:, None, None]
+    gain = torch.exp2(-torch.as_tensor(stops, device=x.device)) * balance
+    linear = (to_linear(x) * gain).clamp_max(1)
+    if p.noise > 0:
+        linear = sensor_noise(linear, p.noise / 255, 0.9, (1.4, 1.0, 1.3), 0.4, p.blotch, 0.0, generator)
+    return to_display(linear)
 
 
 def illumination_map(image: torch.Tensor, smooth: float) -> torch.Tensor:

@@ -8,10 +8,10 @@ import torch
 
 from moir.base.errors import InvalidValueError
 from moir.base.names import check_name
-from moir.degrade.base import Degradation, Params, check_map, check_pictures, choose, uniform
+from moir.degrade.base import Degradation, Params, check_map, check_pictures, choose, new_seed, uniform
 from moir.degrade.blur import Blur
 from moir.degrade.haze import Haze
-from moir.degrade.jpeg import Jpeg
+from moir.degrade.jpeg import SUBSAMPLINGS, Jpeg, JpegParams
 from moir.degrade.lowlight import LowLight
 from moir.degrade.noise import Noise
 from moir.degrade.rain import Rain
@@ -142,6 +142,8 @@ class Pipeline:
         types: Weight of each degradation type.
         gate: Otherwise every type passes its own gate with this probability (all closed: one type is drawn).
         levels: Weight of each degree (or ``inside`` / ``outside``).
+        stored: Probability that a picture without JPEG damage has nevertheless been stored as a good JPEG file, as
+            nearly all photographs are; see :meth:`storage`.
     """
 
     clean: float = 0.06
@@ -150,6 +152,7 @@ class Pipeline:
     types: Mapping[str, float] = field(default_factory=lambda: dict.fromkeys(ORDER, 1.0))
     gate: float = 0.3
     levels: Mapping[str, float] = field(default_factory=lambda: {"light": 1.0, "medium": 1.0, "heavy": 1.0})
+    stored: float = 0.4
 
     def sample(self, generator: torch.Generator) -> list[Params]:
         """The parameters of one picture, in the order in which they act; empty for a clean one."""
@@ -166,3 +169,23 @@ class Pipeline:
             open_ = [t for t in ORDER if self.types.get(t, 0) > 0 and uniform(generator, 0, 1) < self.gate]
             types = tuple(open_) or (choose(generator, dict(self.types)),)
         return sample({t: choose(generator, dict(self.levels)) for t in types}, generator)
+
+    def storage(self, params: Sequence[Params], generator: torch.Generator) -> list[Params]:
+        """The file that a damaged picture was stored in: mild JPEG after everything, or nothing.
+
+        It is no damage to be named or removed, so it stands beside what :meth:`sample` draws: append it to the records
+        of the network's input, and leave it out of the labels. Quality is 60 to 95 (own; half above 82). A picture
+        without damage gets 90 to 97, milder than the mildest labelled damage, so that "clean" stays true.
+
+        Args:
+            params: What :meth:`sample` has drawn.
+            generator: Source of randomness.
+
+        Returns:
+            One record of type ``jpeg``, or an empty list (always if ``params`` has JPEG already).
+        """
+        if uniform(generator, 0, 1) >= self.stored or any(p.type == "jpeg" for p in params):
+            return []
+        place = uniform(generator, 0, 1)
+        quality = 95 - 35 * place**1.5 if params else 90 + 7 * place
+        return [JpegParams("baseline", new_seed(generator), float(round(quality)), choose(generator, SUBSAMPLINGS))]

@@ -3,7 +3,9 @@
 The ranges ``inside`` and ``outside`` are the in- and out-of-distribution ranges of the MiOIR data scripts (Kong et al.,
 "Towards effective multiple-in-one image restoration"), which the UniRestorer paper follows, where these define one. The
 degrees light / medium / heavy reach below the published ranges, since real photographs are often only slightly damaged.
-Where nothing is published for a parameter, ``source`` says that the range is ours.
+Where nothing is published for a parameter, ``source`` says that the range is ours. The kinds that imitate photographs
+(natural rain, deep snow, exposure, sensor noise, even haze) share the scale of their type; their other ranges stand
+where they are drawn, are our own, and were judged by eye on real photographs.
 """
 
 from dataclasses import dataclass
@@ -62,7 +64,7 @@ SEVERITIES: dict[str, Severity] = {
     "rain": Severity(
         "amount", "streak count value of the MiOIR recipe",
         light=(10, 40), medium=(40, 70), heavy=(70, 100), inside=(50, 99), outside=(100, 149), allowed=(1, 300),
-        source="inside/outside: MiOIR; degrees: ours",
+        source="inside/outside: MiOIR (the kind mioir; natural: own, judged on real photographs); degrees: ours",
     ),
     "haze": Severity(
         "beta", "scattering coefficient over depth scaled to 1",
@@ -72,12 +74,12 @@ SEVERITIES: dict[str, Severity] = {
     "snow": Severity(
         "amount", "flakes relative to heavy snowfall",
         light=(0.1, 0.35), medium=(0.35, 0.65), heavy=(0.65, 1.0), inside=(0.1, 1.0), outside=(1.0, 1.5),
-        allowed=(0.01, 4), source="ours; looks like Snow100K's S, M and L",
+        allowed=(0.01, 4), source="ours; flakes: looks like Snow100K's S, M and L; depth: judged on real photographs",
     ),
     "lowlight": Severity(
         "gamma", "darkening exponent",
         light=(1.3, 1.8), medium=(1.8, 2.4), heavy=(2.4, 3.0), inside=(1, 3), outside=(3, 4), allowed=(1, 8),
-        source="inside/outside: MiOIR; degrees: ours",
+        source="inside/outside: MiOIR; degrees: ours; exposure: 1-2, 2-3, 3-4 stops, judged on real photographs",
     ),
     "jpeg": Severity(
         "quality", "libjpeg quality",

@@ -1,5 +1,6 @@
-"""Snow: procedural flakes of three size classes, or masks from a folder such as Snow100K's."""
+"""Snow: procedural flakes, in focus and out of focus, or masks from a folder such as Snow100K's."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -11,7 +12,7 @@ import torch.nn.functional as F
 
 from moir.base.errors import PictureCorruptError, PictureNotFoundError
 from moir.degrade.base import Params, check_batch, new_seed, pick_kind, register_params, uniform
-from moir.degrade.fields import convolve, gaussian_kernel, line_kernel, seeded, smooth_field
+from moir.degrade.fields import convolve, gaussian_kernel, line_kernel, seeded, smooth_field, stack_kernels
 from moir.degrade.severity import draw
 
 # radius in pixels, share of the picture covered at amount 1, opacity: far flakes are many, small and faint
@@ -32,11 +33,13 @@ class SnowParams(Params):
         scale: Factor on the size of all flakes.
         opacity: Factor on the opacity of all flakes, 0..1.
         veil: Strength of the white veil of distant snow, 0..1.
+        layers: ``depth`` only: how many distances there are.
+        largest: ``depth`` only: radius of the nearest flakes, which are the farthest out of focus, pixels.
         mask: ``mask`` only: path of the mask picture (bright where flakes are).
     """
 
     type: ClassVar[str] = "snow"
-    kinds: ClassVar[tuple[str, ...]] = ("flakes", "mask")
+    kinds: ClassVar[tuple[str, ...]] = ("flakes", "depth", "mask")
     severity_field: ClassVar[str] = "amount"
 
     amount: float
@@ -45,11 +48,16 @@ class SnowParams(Params):
     scale: float = 1.0
     opacity: float = 1.0
     veil: float = 0.0
+    layers: int = 4
+    largest: float = 8.0
     mask: str | None = None
 
 
 class Snow:
     """y = x (1 - m) + m, with an opacity mask m of flakes (Snow100K; Liu et al. 2018, eq. 1 with white flakes).
+
+    ``flakes`` has three sizes, all nearly in focus. ``depth`` has flakes of many distances, as photographs show them:
+    fine ones, most with a short trail, few of them bright, and large soft discs of little opacity close to the lens.
 
     A mask picture M gives m = 1 - (1 - M) ** amount: at amount 1 the mask itself, as published; at 0.5 or 2 half or
     twice as thick a layer of the same snow.
@@ -68,10 +76,23 @@ class Snow:
         Raises:
             PictureNotFoundError: The kind ``mask`` was asked for without a folder that holds pictures.
         """
-        kind = pick_kind(kind, {"flakes": 1.0, "mask": 0.0}, self.type, generator)
+        kind = pick_kind(kind, {"flakes": 0.5, "depth": 0.5, "mask": 0.0}, self.type, generator)
         amount, seed = draw(self.type, level, generator), new_seed(generator)
         if kind == "mask":
             return SnowParams(kind, seed, amount, mask=str(self._draw_mask(generator)))
+        if kind == "depth":
+            return SnowParams(
+                kind,
+                seed,
+                amount,
+                angle=uniform(generator, -60, 60),
+                motion=uniform(generator, 0, 3) if uniform(generator, 0, 1) < 0.7 else 0.0,
+                scale=uniform(generator, 0.7, 1.4),
+                opacity=uniform(generator, 0.55, 1.0),
+                veil=uniform(generator, 0, 0.35 * min(amount, 1.5)) if uniform(generator, 0, 1) < 0.6 else 0.0,
+                layers=int(uniform(generator, 3, 6)),
+                largest=3 * 5 ** uniform(generator, 0, 1),
+            )
         return SnowParams(
             kind,
             seed,
@@ -93,7 +114,7 @@ class Snow:
                 mask = _fit(_read_mask(p.mask).to(x.device), x.shape[-2], x.shape[-1], generator)
                 mask = 1 - (1 - mask) ** p.amount
             else:
-                mask = flakes(x.shape[-2], x.shape[-1], p, generator)
+                mask = (deep_flakes if p.kind == "depth" else flakes)(x.shape[-2], x.shape[-1], p, generator)
             out.append(x * (1 - mask) + mask)
         return torch.stack(out).clamp(0, 1)
 
@@ -128,8 +149,51 @@ def flakes(height: int, width: int, p: SnowParams, generator: torch.Generator) -
         seeds = torch.where(starts < p.amount * cover * squall / blob.sum(), strength, torch.zeros_like(strength))
         layer = convolve(seeds[None, None], blob[None], reflect=False)[0, 0].clamp(0, 1)
         clear = clear * (1 - (p.opacity * opacity * layer).clamp(0, 1))
-    veil = p.veil * (0.6 + 0.4 * smooth_field(height, width, generator, cells=2)) if p.veil > 0 else 0.0
-    return 1 - clear * (1 - veil)
+    return 1 - clear * (1 - _veil(height, width, p, generator))
+
+
+def deep_flakes(height: int, width: int, p: SnowParams, generator: torch.Generator) -> torch.Tensor:
+    """The opacity mask of flakes at many distances, (H, W) in [0, 1]."""
+    device = generator.device
+    kernels, densities, opacities = [], [], []
+    for index in range(p.layers):
+        # Radii in equal ratios from 0.8 px to the largest.
+        share = index / max(p.layers - 1, 1)
+        radius = 0.8 * p.scale * (p.largest / 0.8) ** share
+        tilt = p.angle + 12 * float(torch.randn((), generator=generator, device=device))
+        kernel = _disc(radius, radius * p.motion * (1 - 0.7 * share), tilt, device)
+        kernels.append(kernel)
+        densities.append(p.amount * 0.07 / (float(kernel.sum()) + 4))
+        # The light of a flake out of focus is spread over its disc; how far, differs.
+        lost = 0.1 + 0.6 * float(torch.rand((), generator=generator, device=device))
+        opacities.append(p.opacity * (0.95 - lost * share))
+    draw_, bright = torch.rand(2, p.layers, height, width, generator=generator, device=device)
+    squall = 0.4 + 1.2 * smooth_field(height, width, generator, cells=2, octaves=2)
+    density, opacity = (torch.tensor(v, device=device)[:, None, None] for v in (densities, opacities))
+    seeds = torch.where(draw_ < density * squall, 0.15 + 0.85 * bright**1.5, torch.zeros_like(bright))
+    layers = convolve(seeds[:, None], stack_kernels(kernels), reflect=False)[:, 0]
+    clear = (1 - opacity * layers.clamp(0, 1)).prod(0)
+    return 1 - clear * (1 - _veil(height, width, p, generator))
+
+
+def _disc(radius: float, trail: float, tilt: float, device: torch.device) -> torch.Tensor:
+    """A soft disc, drawn out along its fall by ``trail`` pixels; (K, K), at most 1."""
+    reach = math.ceil(radius + trail / 2 + 1.5)
+    axis = torch.arange(-reach, reach + 1, device=device, dtype=torch.float32)
+    turn = math.radians(tilt)
+    along = axis[None] * math.sin(turn) - axis[:, None] * math.cos(turn)
+    across = axis[:, None] * math.sin(turn) + axis[None] * math.cos(turn)
+    beyond = (along.abs() - trail / 2).clamp_min(0)
+    distance = (beyond * beyond + across * across).sqrt()
+    edge = max(1.5, 0.5 * radius)  # half the radius is edge: a lens seldom gives a hard one
+    disc = ((radius + 0.5 * edge - distance) / edge).clamp(0, 1)
+    return disc / (1 + 0.25 * trail / max(radius, 1.0))  # moving flakes are fainter
+
+
+def _veil(height: int, width: int, p: SnowParams, generator: torch.Generator) -> torch.Tensor | float:
+    if p.veil <= 0:
+        return 0.0
+    return p.veil * (0.6 + 0.4 * smooth_field(height, width, generator, cells=2))
 
 
 @lru_cache(maxsize=8)

@@ -23,3 +23,28 @@ def pad_to_multiple(x: torch.Tensor, multiple: int) -> torch.Tensor:
         return x
     mode = "reflect" if bottom < height and right < width else "replicate"
     return F.pad(x, (0, right, 0, bottom), mode=mode)
+
+
+def reflect_pad(x: torch.Tensor, left: int, right: int, top: int, bottom: int) -> torch.Tensor:
+    """Mirror at the borders, as often as it takes: torch's reflection, and defined where a border exceeds the picture.
+
+    Args:
+        x: (B, C, H, W), any H, W >= 1.
+        left, right, top, bottom: Pixels to add, >= 0.
+
+    Returns:
+        (B, C, top + H + bottom, left + W + right).
+    """
+    height, width = x.shape[-2:]
+    if max(left, right) < width and max(top, bottom) < height:
+        return F.pad(x, (left, right, top, bottom), mode="reflect")
+    rows = _mirrored(height, top, bottom, x.device)
+    columns = _mirrored(width, left, right, x.device)
+    return x.index_select(-2, rows).index_select(-1, columns)
+
+
+def _mirrored(length: int, before: int, after: int, device: torch.device) -> torch.Tensor:
+    """Which pixel stands at each place of a mirrored axis; the mirror images repeat every 2 (length - 1) pixels."""
+    period = max(1, 2 * (length - 1))
+    place = torch.arange(-before, length + after, device=device) % period
+    return torch.minimum(place, (period - place) % period) if length > 1 else torch.zeros_like(place)

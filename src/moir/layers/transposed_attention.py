@@ -22,13 +22,31 @@ def transposed_attention(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, temp
     Returns:
         (B, C, H, W).
     """
+    return attend_channels(channel_attention(q, k, temperature), v)
+
+
+def channel_attention(q: torch.Tensor, k: torch.Tensor, temperature: torch.Tensor) -> torch.Tensor:
+    """The attention map between channels, a statistic of the whole input: ``softmax(q k^T * temperature)``.
+
+    Args:
+        q: (B, C, H, W); its channels are split into consecutive heads.
+        k: (B, C, H, W).
+        temperature: (heads, 1, 1).
+
+    Returns:
+        (B, heads, C / heads, C / heads), rows sum to 1.
+    """
     batch, channels, height, width = q.shape
     per_head = (batch, temperature.shape[0], channels // temperature.shape[0], height * width)
-    q, k, v = (t.reshape(per_head) for t in (q, k, v))
     # A norm over a whole picture of pixels loses too much in half precision.
-    q, k = (F.normalize(at_least_float32(t), dim=-1).to(v.dtype) for t in (q, k))
-    weights = (q @ k.transpose(-2, -1) * temperature).softmax(dim=-1)
-    return (weights.to(v.dtype) @ v).reshape(batch, channels, height, width)
+    q, k = (F.normalize(at_least_float32(t.reshape(per_head)), dim=-1).to(t.dtype) for t in (q, k))
+    return (q @ k.transpose(-2, -1) * temperature).softmax(dim=-1)
+
+
+def attend_channels(weights: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
+    """Mix the channels of ``v`` (B, C, H, W) by a map from :func:`channel_attention`."""
+    values = v.reshape(*weights.shape[:2], weights.shape[2], -1)
+    return (weights.to(v.dtype) @ values).reshape(v.shape)
 
 
 class TransposedAttention(nn.Module):

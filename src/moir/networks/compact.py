@@ -68,19 +68,19 @@ class Compact(RestorationNetwork):
         condition = embedding + len(TYPES) + 1
         self.estimator = Estimator(estimator_width, embedding)
 
-        def blocks(count: int, channels: int) -> nn.ModuleList:
-            return nn.ModuleList([Block(channels, condition) for _ in range(count)])
+        def blocks(scale: int, count: int, channels: int) -> nn.ModuleList:
+            return nn.ModuleList([self.block(scale, channels, condition) for _ in range(count)])
 
         self.stem = nn.Conv2d(12, c1, 3, padding=1)
-        self.encoder1 = blocks(encoder_blocks[0], c1)
+        self.encoder1 = blocks(2, encoder_blocks[0], c1)
         self.down1 = nn.Conv2d(c1, c2, 2, stride=2)
-        self.encoder2 = blocks(encoder_blocks[1], c2)
+        self.encoder2 = blocks(4, encoder_blocks[1], c2)
         self.down2 = nn.Conv2d(c2, c3, 2, stride=2)
-        self.middle = blocks(middle_blocks, c3)
+        self.middle = blocks(8, middle_blocks, c3)
         self.up2 = nn.Conv2d(c3, 4 * c2, 1)
-        self.decoder2 = blocks(decoder_blocks[0], c2)
+        self.decoder2 = blocks(4, decoder_blocks[0], c2)
         self.up1 = nn.Conv2d(c2, 4 * c1, 1)
-        self.decoder1 = blocks(decoder_blocks[1], c1)
+        self.decoder1 = blocks(2, decoder_blocks[1], c1)
         self.head = nn.Conv2d(c1, 12, 3, padding=1)
         for module in self.estimator.modules():
             if isinstance(module, nn.Conv2d | nn.Linear):
@@ -92,6 +92,19 @@ class Compact(RestorationNetwork):
                     block.film.bias.zero_()
             # The untrained network is nearly the identity: training starts from "do no harm".
             self.head.weight.mul_(0.1)
+
+    def block(self, scale: int, channels: int, condition: int) -> nn.Module:
+        """One block of the main path; variants of the network make other ones.
+
+        Args:
+            scale: The picture's side over the feature map's: 2, 4 or 8.
+            channels: Of the feature map, C.
+            condition: Numbers that steer the block.
+
+        Returns:
+            A module from (B, C, h, w) and (B, condition) to (B, C, h, w).
+        """
+        return Block(channels, condition)
 
     def analyse(self, x: torch.Tensor) -> Context:
         """See :meth:`RestorationNetwork.analyse`; the tensors are listed in the class docstring."""
@@ -129,15 +142,17 @@ class Compact(RestorationNetwork):
             context = self.analyse(x)
         condition = torch.cat([context["embedding"], context["remove"]], 1)
         height, width = x.shape[-2:]
-        padded = pad_to_multiple(x, self.size_multiple)
+        return self.restore(pad_to_multiple(x, self.size_multiple), condition)[..., :height, :width].to(x.dtype)
+
+    def restore(self, x: torch.Tensor, condition: torch.Tensor) -> torch.Tensor:
+        """The main path: (B, 3, H, W), H and W multiples of 8, and (B, condition), to (B, 3, H, W)."""
         # Centred and scaled to about unit deviation: without normalisation layers, training would be slow otherwise.
-        fine = _run(self.encoder1, self.stem(F.pixel_unshuffle((padded - 0.5) * 4, 2)), condition)
-        middle = _run(self.encoder2, self.down1(fine), condition)
-        coarse = _run(self.middle, self.down2(middle), condition)
-        middle = _run(self.decoder2, middle + F.pixel_shuffle(self.up2(coarse), 2), condition)
-        fine = _run(self.decoder1, fine + F.pixel_shuffle(self.up1(middle), 2), condition)
-        change = F.pixel_shuffle(self.head(fine), 2)
-        return x + change[..., :height, :width].to(x.dtype)
+        fine = run_blocks(self.encoder1, self.stem(F.pixel_unshuffle((x - 0.5) * 4, 2)), condition)
+        middle = run_blocks(self.encoder2, self.down1(fine), condition)
+        coarse = run_blocks(self.middle, self.down2(middle), condition)
+        middle = run_blocks(self.decoder2, middle + F.pixel_shuffle(self.up2(coarse), 2), condition)
+        fine = run_blocks(self.decoder1, fine + F.pixel_shuffle(self.up1(middle), 2), condition)
+        return x + F.pixel_shuffle(self.head(fine), 2)
 
 
 class Block(nn.Module):
@@ -222,7 +237,8 @@ def _statistics(features: torch.Tensor) -> torch.Tensor:
     return torch.cat([mean, (variance + 1e-6).sqrt()], 1)
 
 
-def _run(blocks: nn.ModuleList, x: torch.Tensor, condition: torch.Tensor) -> torch.Tensor:
+def run_blocks(blocks: nn.ModuleList, x: torch.Tensor, condition: torch.Tensor) -> torch.Tensor:
+    """Blocks in sequence, each steered by the condition."""
     for block in blocks:
         x = block(x, condition)
     return x

@@ -102,7 +102,9 @@ class DamagedPatches(Dataset[Sample]):
         self.seed = seed
         damage = data.damage
         self.credits: list[dict[str, Any]] = []
-        self.pipeline = Pipeline(damage.clean, damage.single, damage.named, damage.types, damage.gate, damage.levels)
+        self.pipeline = Pipeline(
+            damage.clean, damage.single, damage.named, damage.types, damage.gate, damage.levels, damage.stored
+        )
 
     def __getitem__(self, index: int) -> Sample:
         generator = generator_of(self.seed, index)
@@ -114,7 +116,10 @@ class DamagedPatches(Dataset[Sample]):
             flags = self._instruction(params, generator)
             remove = torch.cat([flags, torch.ones(1)])
             left = [p for p in params if not flags[TYPES.index(p.type)]]
-        batch = degrade.apply(clean[None].expand(2, -1, -1, -1), [params, left])
+        stored = self.pipeline.storage(params, generator)
+        # A clean picture stays as it is, faint blocks and all; from a damaged one they go with the damage.
+        lists = [[*params, *stored], left if params else stored]
+        batch = degrade.apply(clean[None].expand(2, -1, -1, -1), lists)
         presence, degree = torch.zeros(len(TYPES)), torch.full((len(TYPES),), -1)
         for p in params:
             place = TYPES.index(p.type)

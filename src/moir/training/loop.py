@@ -23,6 +23,7 @@ from moir.models import create_model
 from moir.networks.base import Context, RestorationNetwork
 from moir.training.data import DamagedPatches, Stream, generator_of, load_pictures
 from moir.training.losses import terms
+from moir.training.optimisers import make_optimiser
 from moir.training.pairs import PairPatches, open_pairs
 from moir.training.plots import draw_curves, draw_usage
 from moir.training.recipe import Recipe
@@ -103,9 +104,7 @@ def train(
     network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     average = deepcopy(network).requires_grad_(False)
     settings = recipe.optimiser
-    optimiser = torch.optim.AdamW(
-        network.parameters(), lr=settings.learning_rate, betas=settings.betas, weight_decay=settings.weight_decay
-    )
+    optimiser = make_optimiser(network, settings)
     done = load_state(out, network, average, optimiser)
     if done:
         log.info("going on after step %d", done)

@@ -52,6 +52,7 @@ class Damage(_Section):
     single: Share = 0.6
     named: Share = 0.14
     gate: Share = 0.3
+    stored: Share = 0.4
     types: dict[str, Weight] = dict.fromkeys(ORDER, 1.0)
     levels: dict[str, Weight] = {"light": 1.0, "medium": 1.0, "heavy": 1.0}
 
@@ -140,8 +141,12 @@ class Loss(_Section):
 
 
 class Optimiser(_Section):
-    """AdamW and its schedule."""
+    """AdamW or Muon, and the schedule."""
 
+    name: Literal["adamw", "muon"] = "adamw"
+    """muon: orthogonalised momentum for convolutions, AdamW for the rest; see :mod:`moir.training.optimisers`."""
+    momentum: Annotated[float, Field(ge=0, lt=1)] = 0.95
+    """Only of muon's convolutions."""
     learning_rate: Annotated[float, Field(gt=0)] = 5e-4
     final_rate: Annotated[float, Field(ge=0)] = 1e-6
     betas: tuple[float, float] = (0.9, 0.99)

@@ -1,0 +1,1 @@
+"""Scores: published protocols, benchmarks, baselines, reports."""

@@ -1,0 +1,41 @@
+"""Statistics of the whole picture inside a network: measured once, shared by all tiles."""
+
+from collections.abc import Callable
+
+import torch
+
+from moir.networks.base import Context, recall
+
+
+class Statistics:
+    """What layers ask for the picture-wide statistics they need.
+
+    Without a context, statistics are measured on the features at hand and written down; with one, they are taken from
+    it, so that a tile is normalised, pooled and attended as the whole picture is.
+
+    Args:
+        context: What an analysis wrote down; None: measure.
+        batch: Pictures or tiles in the batch.
+
+    Attributes:
+        used: Every statistic that was asked for, by name.
+    """
+
+    def __init__(self, context: Context | None, batch: int) -> None:
+        self.used: dict[str, torch.Tensor] = {}
+        self._context = context
+        self._batch = batch
+
+    def get(self, name: str, measure: Callable[[], torch.Tensor]) -> torch.Tensor:
+        """The statistic of that name, with the batch as first dimension.
+
+        Args:
+            name: A name of its own within the network, such as the module's.
+            measure: Measures it on the features at hand.
+
+        Raises:
+            InvalidValueError: The context comes from another network, or from another number of pictures.
+        """
+        value = measure() if self._context is None else recall(self._context, name, self._batch)
+        self.used[name] = value
+        return value

@@ -1,0 +1,136 @@
+"""The optimisers a recipe can ask for: AdamW, and Muon for the convolutions with AdamW for the rest."""
+
+import math
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import torch
+from torch import nn
+
+from moir.training.recipe import Optimiser
+
+SMALLEST = 16
+"""Matrices with a side below this (depthwise convolutions, the last layer's few outputs) are left to AdamW."""
+
+
+def make_optimiser(network: nn.Module, settings: Optimiser) -> torch.optim.Optimizer:
+    """The optimiser of a recipe, over all parameters of a network that are trained."""
+    trained = [p for p in network.parameters() if p.requires_grad]
+    options: dict[str, Any] = {
+        "lr": settings.learning_rate,
+        "betas": settings.betas,
+        "weight_decay": settings.weight_decay,
+    }
+    if settings.name == "adamw":
+        return torch.optim.AdamW(trained, **options)
+    matrices = [p for p in trained if is_matrix(p)]
+    rest = [p for p in trained if not is_matrix(p)]
+    return Muon(matrices, rest, momentum=settings.momentum, **options)
+
+
+def is_matrix(parameter: torch.Tensor) -> bool:
+    """Whether Muon applies: the weight of a convolution, both of whose sides as a matrix are large enough.
+
+    Examples:
+        >>> is_matrix(torch.zeros(48, 48, 3, 3)), is_matrix(torch.zeros(48, 1, 3, 3)), is_matrix(torch.zeros(48))
+        (True, False, False)
+    """
+    return parameter.ndim == 4 and min(parameter.shape[0], parameter[0].numel()) >= SMALLEST
+
+
+class Muon(torch.optim.Optimizer):
+    """Momentum whose update is made orthogonal, for convolutions; AdamW for everything else.
+
+    After K. Jordan, "Muon: an optimizer for hidden layers in neural networks" (2024), with the scale of "Muon is
+    scalable for LLM training" (arXiv 2502.16982, section 2.2): an update has the root mean square 0.2 that AdamW's
+    typically has, so that both halves share one learning rate. A weight (O, I, h, w) is the matrix (O, I*h*w).
+
+    Args:
+        matrices: Weights of convolutions.
+        rest: All other parameters.
+        lr: Learning rate.
+        momentum: Of the matrices (Nesterov).
+        betas: Of AdamW.
+        weight_decay: Decoupled, of both.
+    """
+
+    def __init__(
+        self,
+        matrices: Iterable[nn.Parameter],
+        rest: Iterable[nn.Parameter],
+        lr: float,
+        momentum: float = 0.95,
+        betas: tuple[float, float] = (0.9, 0.99),
+        weight_decay: float = 0.0,
+    ) -> None:
+        groups = [{"params": list(matrices), "matrices": True}, {"params": list(rest), "matrices": False}]
+        shared = {"lr": lr, "momentum": momentum, "betas": betas, "weight_decay": weight_decay}
+        super().__init__([group for group in groups if group["params"]], shared)
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], float] | None = None) -> None:  # type: ignore[override]
+        """Update all parameters that have a gradient."""
+        for group in self.param_groups:
+            parameters = [p for p in group["params"] if p.grad is not None]
+            if group["matrices"]:
+                self._orthogonal(parameters, group)
+            else:
+                self._adamw(parameters, group)
+
+    def _orthogonal(self, parameters: list[nn.Parameter], group: dict[str, Any]) -> None:
+        shapes: dict[tuple[int, int], list[tuple[nn.Parameter, torch.Tensor]]] = {}
+        for parameter in parameters:
+            gradient, state = _gradient(parameter), self.state[parameter]
+            if not state:
+                state["momentum"] = torch.zeros_like(parameter)
+            state["momentum"].lerp_(gradient, 1 - group["momentum"])
+            update = gradient.lerp(state["momentum"], group["momentum"]).flatten(1)
+            shapes.setdefault((update.shape[0], update.shape[1]), []).append((parameter, update))
+        for (rows, columns), members in shapes.items():  # equal shapes together: few large products, not many small
+            updates = orthogonalise(torch.stack([update for _, update in members]))
+            scale = 0.2 * math.sqrt(max(rows, columns))
+            for (parameter, _), update in zip(members, updates, strict=True):
+                parameter.mul_(1 - group["lr"] * group["weight_decay"])
+                parameter.add_(update.view_as(parameter), alpha=-group["lr"] * scale)
+
+    def _adamw(self, parameters: list[nn.Parameter], group: dict[str, Any]) -> None:
+        one, two = group["betas"]
+        for parameter in parameters:
+            gradient, state = _gradient(parameter), self.state[parameter]
+            if not state:
+                state["step"] = torch.zeros(())
+                state["exp_avg"], state["exp_avg_sq"] = torch.zeros_like(parameter), torch.zeros_like(parameter)
+            state["step"] += 1
+            count = state["step"].item()
+            state["exp_avg"].lerp_(gradient, 1 - one)
+            state["exp_avg_sq"].lerp_(gradient.square(), 1 - two)
+            deviation = (state["exp_avg_sq"] / (1 - two**count)).sqrt_().add_(1e-8)
+            parameter.mul_(1 - group["lr"] * group["weight_decay"])
+            parameter.addcdiv_(state["exp_avg"], deviation, value=-group["lr"] / (1 - one**count))
+
+
+def orthogonalise(matrices: torch.Tensor) -> torch.Tensor:
+    """Move all singular values of each matrix near 1, with five steps of a Newton-Schulz iteration of fifth order.
+
+    The coefficients are Jordan's: they reach 0.7 to 1.2 from any singular value above about 0.001 of the norm, which is
+    near enough. In bf16, whose matrix products are fast and whose rounding does not matter here.
+
+    Args:
+        matrices: (N, R, C).
+
+    Returns:
+        (N, R, C), float32.
+    """
+    a, b, c = 3.4445, -4.7750, 2.0315
+    tall = matrices.shape[1] > matrices.shape[2]
+    x = matrices.mT if tall else matrices
+    x = (x / x.norm(dim=(1, 2), keepdim=True).clamp(min=1e-12)).bfloat16()
+    for _ in range(5):
+        square = x @ x.mT
+        x = a * x + (b * square + c * (square @ square)) @ x
+    return (x.mT if tall else x).float()
+
+
+def _gradient(parameter: nn.Parameter) -> torch.Tensor:
+    assert parameter.grad is not None
+    return parameter.grad
