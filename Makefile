@@ -6,7 +6,7 @@ PYTHON ?= python3
 VENV := .venv
 RUN := $(VENV)/bin/python
 
-.PHONY: demo test slow lint lock wheel clean
+.PHONY: demo test slow quality lint lock wheel clean
 
 demo: $(VENV)/.core
 	$(RUN) examples/demo.py
@@ -17,6 +17,10 @@ test: $(VENV)/.dev
 # What takes minutes: the wheel in a fresh environment, long runs.
 slow: $(VENV)/.dev
 	$(RUN) -m pytest -m slow
+
+# The standing table and the card's figures, on all pictures; MOIR_DATA is the folder of the benchmarks (docs/datasets.md).
+quality: $(VENV)/.dev
+	$(RUN) benchmarks/quality/standing.py --card src/moir/weights/compact.json
 
 lint: $(VENV)/.dev
 	$(VENV)/bin/ruff check

@@ -4,7 +4,7 @@
 
 Writes src/moir/weights/NAME.safetensors and NAME.json. The words come from the YAML; steps and samples from the run;
 the agreement of precisions is measured here; figures of quality join through
-`python benchmarks/quality/measure.py --card src/moir/weights/NAME.json`.
+`python benchmarks/quality/standing.py --card src/moir/weights/NAME.json`.
 """
 
 import argparse

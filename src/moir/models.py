@@ -53,6 +53,10 @@ _BUILDERS: dict[str, str] = {
 }
 
 
+_OPENERS = ("moir.universal.opening:try_open",)
+"""Functions that open checkpoints which stay on disk: path to network and card, or None if it is of another kind."""
+
+
 def list_models(pattern: str = "*", *, tests: bool = False) -> list[str]:
     """Names that :func:`create_model` accepts, sorted.
 
@@ -141,6 +145,11 @@ def load_model(name: str) -> tuple[RestorationNetwork, Card]:
     path = find_weights(name)
     card_path = path.with_suffix(".json")
     if path.suffix in FOREIGN or (path.is_file() and not card_path.exists()):
+        for opener in _OPENERS:
+            module, function = opener.split(":")
+            opened = getattr(importlib.import_module(module), function)(path)
+            if opened is not None:
+                return opened
         network, card = open_foreign(path, create_model)
         return network.eval(), card
     tensors, _ = read_tensors(path)

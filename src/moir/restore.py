@@ -195,9 +195,8 @@ class Restorer:
         began = time.perf_counter()
         colours = [prepare_colour(picture) for picture in pictures]
         x = torch.stack(colours) if len(colours) > 1 else colours[0][None]  # one large picture is not copied
-        context = self.engine.analyse(x)
-        if types is not None:
-            context = self.engine.network.instruct(context, types)
+        context = self.engine.analyse(x, types)
+        chosen = self.engine.network.account(context) or [(self.name, "all")] * len(pictures)
         output = self.engine.restore(x, context, on_tile)
         restored = output.pictures
         if strength < 1:
@@ -206,14 +205,15 @@ class Restorer:
         results = []
         for number, (picture, rgb) in enumerate(zip(pictures, restored, strict=True)):
             findings = read_estimate(select(context, [number]))
+            expert, granularity = chosen[number]
             results.append(
                 Restoration(
                     picture.with_rgb(rgb),
                     findings,
                     uncertainty(findings),
                     model=self.name,
-                    expert=self.name,
-                    granularity="all",
+                    expert=expert,
+                    granularity=granularity,
                     strength=strength,
                     tiles=output.tiles,
                     seconds=seconds,

@@ -54,13 +54,13 @@ def read_foreign(path: str | Path) -> Foreign:
     try:
         if _is_safetensors(file):
             tensors, facts = read_tensors(file)
-            return _unprefixed(Foreign(tensors, [f"left out: {name} (in the file's header)" for name in facts]))
+            return without_prefix(Foreign(tensors, [f"left out: {name} (in the file's header)" for name in facts]))
         with opened(file) as checkpoint:
-            found = _collect(checkpoint.content, TensorMaker(checkpoint.data, file.stat().st_size))
+            found = collect_weights(checkpoint.content, TensorMaker(checkpoint.data, file.stat().st_size))
             if checkpoint.stand_ins:
                 shown = _some(sorted(checkpoint.stand_ins))
                 found.notes.append(f"objects that are not weights were read as plain data, not made: {shown}")
-            return _unprefixed(found)
+            return without_prefix(found)
     except CheckpointError as error:
         raise CheckpointError(f"{file} cannot be loaded: {error}") from error
     except Exception as error:  # a damaged file can fail anywhere; whatever it does, it is the file
@@ -76,7 +76,7 @@ def _is_safetensors(file: Path) -> bool:
     return file.suffix == ".safetensors" or (len(head) == 9 and head[8:] == b"{" and head[4:8] == bytes(4))
 
 
-def _collect(content: Any, make: TensorMaker) -> Foreign:
+def collect_weights(content: Any, make: TensorMaker) -> Foreign:
     """Find the state dict in a file's content and make its tensors."""
     notes: list[str] = []
     settings: dict[str, Any] = {}
@@ -143,7 +143,7 @@ def _is_plain(value: Any) -> bool:
     return type(value) in PLAIN
 
 
-def _unprefixed(found: Foreign) -> Foreign:
+def without_prefix(found: Foreign) -> Foreign:
     """Remove the prefixes that all names share."""
     names = list(found.tensors)
     removed = ""

@@ -1,5 +1,8 @@
-"""Image quality: PSNR (more metrics, with their published variants, join here)."""
+"""Image quality: PSNR, SSIM in its published forms, MATLAB's luminance, and LPIPS (extra ``perceptual``)."""
 
+from moir.metrics.lpips import lpips
+from moir.metrics.luminance import luminance
 from moir.metrics.psnr import psnr
+from moir.metrics.ssim import SsimForm, ssim
 
-__all__ = ["psnr"]
+__all__ = ["SsimForm", "lpips", "luminance", "psnr", "ssim"]

@@ -78,6 +78,23 @@ class RestorationNetwork(nn.Module):
             "leave the task out, or use a model that takes instructions"
         )
 
+    def prepare(self, x: torch.Tensor, context: Context) -> Context:
+        """The same context, with what whole pictures still have to tell after :meth:`instruct` changed the decision.
+
+        Args:
+            x: (B, 3, H, W), the whole pictures.
+            context: From :meth:`instruct`.
+        """
+        return context
+
+    def account(self, context: Context) -> list[tuple[str, str]] | None:
+        """Which expert serves each picture, and its granularity; None if the network is one expert for everything.
+
+        Args:
+            context: From :meth:`analyse` or :meth:`instruct`.
+        """
+        return None
+
     def forward(self, x: torch.Tensor, context: Context | None = None) -> torch.Tensor:
         """Restore pictures or tiles.
 

@@ -1,7 +1,7 @@
 """One network on one device: analyse whole pictures once, restore them tile by tile."""
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -69,7 +69,7 @@ class Engine:
         return {torch.float32: "float32", torch.bfloat16: "bf16", torch.float16: "fp16"}[self.dtype]
 
     @torch.inference_mode()
-    def analyse(self, pictures: torch.Tensor) -> Context:
+    def analyse(self, pictures: torch.Tensor, types: Sequence[str] | None = None) -> Context:
         """The one decision for each picture, shared by its tiles; always in float32.
 
         A network whose analysis runs over every pixel sees a picture that is larger than a tile shrunk to the size of
@@ -77,6 +77,10 @@ class Engine:
 
         Args:
             pictures: (B, 3, H, W), float32, [0, 1].
+            types: Damage that shall be removed, and no other; None: whatever is found.
+
+        Raises:
+            InvalidValueError: The network cannot be told what to remove.
         """
         check_pictures(pictures)
         if not self.network.bounded_analysis and self.tile is not None:
@@ -87,7 +91,11 @@ class Engine:
                 size = (max(1, round(height * scale)), max(1, round(width * scale)))
                 log.info("analysed at %dx%d instead of %dx%d px", size[1], size[0], width, height)
                 pictures = F.interpolate(pictures, size=size, mode="bilinear", antialias=True)
-        return self.network.analyse(pictures.to(self.device))
+        pictures = pictures.to(self.device)
+        context = self.network.analyse(pictures)
+        if types is not None:
+            context = self.network.prepare(pictures, self.network.instruct(context, types))
+        return context
 
     @torch.inference_mode()
     def restore(self, pictures: torch.Tensor, context: Context, on_tile: Progress | None = None) -> Output:

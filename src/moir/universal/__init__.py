@@ -1,0 +1,1 @@
+"""UniRestorer: estimate the degradation, at the right granularity, and route."""
