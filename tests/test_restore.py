@@ -3,9 +3,8 @@ import pytest
 import torch
 from PIL import Image
 
-import moir
 from moir.base.errors import InvalidValueError, OutputExistsError, TensorShapeError, UnknownNameError
-from moir.restore import Finding, uncertainty
+from moir.findings import Finding, Inspection, uncertainty
 
 
 def test_every_kind_of_input(tiny_restorer, photograph, tmp_path):
@@ -109,21 +108,30 @@ def test_saving(tiny_restorer, photograph, tmp_path):
 
 
 def test_uncertainty_is_the_mean_entropy():
-    assert uncertainty([]) is None
-    assert uncertainty([Finding("rain", "light", 1.0), Finding("snow", "light", 0.0)]) < 1e-6
-    assert uncertainty([Finding("rain", "light", 0.5), Finding("snow", "light", 1.0)]) == pytest.approx(0.5, abs=1e-6)
+    sure, unsure = 50.0, 0.0
+    assert uncertainty({}) is None
+    assert uncertainty({"presence": torch.tensor([[sure, -sure, sure, -sure, sure, -sure, sure]])}) < 1e-6
+    half = torch.tensor([[unsure, sure, unsure, sure, unsure, sure, sure]])
+    assert uncertainty({"presence": half}) == pytest.approx(3 / 7, abs=1e-6)
+    assert uncertainty({"presence": half, "uncertainty": torch.tensor([0.25])}) == 0.25
 
 
-def test_loading_by_path_and_name(tiny_network, tmp_path, photograph):
-    from moir.checkpoints import Card, write_tensors
-    from moir.checkpoints.card import sha256_of
+def test_inspecting_finds_what_restoring_finds(tiny_restorer):
+    x = torch.rand(3, 40, 50, generator=torch.Generator().manual_seed(0))
+    found, restored = tiny_restorer.inspect(x), tiny_restorer(x)
+    assert found.estimate == restored.estimate
+    report = restored.report()
+    assert {k: v for k, v in found.report().items() if k != "seconds"} == {
+        k: v for k, v in report.items() if k not in ("seconds", "strength", "tiles")
+    }
 
-    path = tmp_path / "mine.safetensors"
-    write_tensors(path, tiny_network.state_dict())
-    Card("mine", "test_compact", tiny_network.options, sha256=sha256_of(path)).write(path.with_suffix(".json"))
-    restorer = moir.load(path, device="cpu", precision="float32")
-    assert restorer.name == "mine"
-    expected = moir.Restorer(tiny_network, "x", device="cpu", precision="float32")(photograph).tensor
-    assert torch.equal(restorer(photograph).tensor, expected)
-    with pytest.raises(UnknownNameError, match="shipped model"):
-        moir.load("compcat")
+
+def test_a_sentence_says_what_matters():
+    def said(*found):
+        return Inspection(8, 8, found, 0.1, "m", "m", "all", 0.1).sentence()
+
+    jpeg, dark = Finding("jpeg", "light", 0.9), Finding("lowlight", "heavy", 0.6)
+    assert said(jpeg, dark) == "The picture has light JPEG blocks (90% sure) and heavy darkness (60% sure)."
+    assert said(Finding("rain", "light", 0.1)) == "No damage found (at most 10% for any kind)."
+    assert said(Finding("rain", "light", 0.4)) == "No damage found; perhaps light rain (40%)."
+    assert said() == "m restores without saying what it finds."

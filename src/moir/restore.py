@@ -5,37 +5,23 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import torch
 from PIL import Image
 
 from moir.base.errors import InvalidValueError, TensorShapeError
-from moir.base.names import DEGREES, TASKS, TYPE_OF_TASK, TYPES, check_name
+from moir.base.names import TASKS, TYPE_OF_TASK, check_name
 from moir.checkpoints import Card
+from moir.findings import Finding, Inspection, estimate_report, read_estimate, uncertainty
 from moir.models import DEFAULT, load_model
-from moir.networks.base import Context, RestorationNetwork, select
+from moir.networks.base import RestorationNetwork, select
 from moir.picture import Picture, from_array, from_pil, from_tensor, prepare_colour, read, write
 from moir.runtime import Engine
 
 Input = str | os.PathLike[str] | Image.Image | np.ndarray[Any, Any] | torch.Tensor | Picture
 """What can be restored: a path, a PIL image, an array (H, W[, C]), a tensor (3, H, W), or a Picture."""
-
-
-@dataclass(frozen=True)
-class Finding:
-    """One kind of damage that was looked for.
-
-    Attributes:
-        type: Degradation type, e.g. ``rain``.
-        degree: ``light``, ``medium`` or ``heavy``: how bad it is, if it is there.
-        probability: That it is there, 0..1.
-    """
-
-    type: str
-    degree: str
-    probability: float
 
 
 @dataclass(frozen=True)
@@ -45,8 +31,7 @@ class Restoration:
     Attributes:
         picture: The restored picture, with everything else the file held.
         estimate: What was found, the most probable first; empty if the model estimates nothing.
-        uncertainty: How unsure the estimate is, 0 (sure of every type) to 1 (no idea): the mean entropy in bits of the
-            seven "is it there" questions. None if the model estimates nothing.
+        uncertainty: How unsure the estimate is; see :func:`moir.findings.uncertainty`. None if the model does not say.
         model: Name of the model.
         expert: Name of the expert that restored it.
         granularity: Its level in the tree of experts; ``all`` for one network for everything.
@@ -92,10 +77,7 @@ class Restoration:
             "model": self.model,
             "expert": self.expert,
             "granularity": self.granularity,
-            "estimate": [
-                {"type": f.type, "degree": f.degree, "probability": round(f.probability, 4)} for f in self.estimate
-            ],
-            "uncertainty": None if self.uncertainty is None else round(self.uncertainty, 4),
+            **estimate_report(self.estimate, self.uncertainty),
             "strength": self.strength,
             "tiles": self.tiles,
             "seconds": round(self.seconds, 4),
@@ -185,6 +167,48 @@ class Restorer:
                 results[number] = result
         return [results[number] for number in range(len(opened))]
 
+    def inspect(self, picture: Input) -> Inspection:
+        """Say what is wrong with a picture, and which expert would restore it, without restoring it.
+
+        Args:
+            picture: As for restoring.
+
+        Raises:
+            PictureError: The file cannot be read.
+            TensorShapeError: The array or tensor is not as described.
+
+        Examples:
+            >>> import torch
+            >>> from moir.models import create_model
+            >>> restorer = Restorer(create_model("test_compact"), "test_compact", device="cpu")
+            >>> len(restorer.inspect(torch.rand(3, 20, 30)).estimate)
+            7
+        """
+        return self.inspect_batch([as_picture(picture)])[0]
+
+    def inspect_batch(self, pictures: Sequence[Picture]) -> list[Inspection]:
+        """Inspect pictures of one size together; see :meth:`inspect`."""
+        began = time.perf_counter()
+        context = self.engine.analyse(torch.stack([prepare_colour(picture) for picture in pictures]))
+        chosen = self.engine.network.account(context) or [(self.name, "all")] * len(pictures)
+        seconds = (time.perf_counter() - began) / len(pictures)
+        inspections = []
+        for number, (picture, (expert, granularity)) in enumerate(zip(pictures, chosen, strict=True)):
+            own = select(context, [number])
+            inspections.append(
+                Inspection(
+                    picture.width,
+                    picture.height,
+                    read_estimate(own),
+                    uncertainty(own),
+                    model=self.name,
+                    expert=expert,
+                    granularity=granularity,
+                    seconds=seconds,
+                )
+            )
+        return inspections
+
     def _same_size(
         self,
         pictures: list[Picture],
@@ -204,13 +228,13 @@ class Restorer:
         seconds = (time.perf_counter() - began) / len(pictures)
         results = []
         for number, (picture, rgb) in enumerate(zip(pictures, restored, strict=True)):
-            findings = read_estimate(select(context, [number]))
+            own = select(context, [number])
             expert, granularity = chosen[number]
             results.append(
                 Restoration(
                     picture.with_rgb(rgb),
-                    findings,
-                    uncertainty(findings),
+                    read_estimate(own),
+                    uncertainty(own),
                     model=self.name,
                     expert=expert,
                     granularity=granularity,
@@ -271,29 +295,3 @@ def as_picture(source: Input) -> Picture:
     raise TensorShapeError(
         f"cannot restore a {type(source).__name__}; give a path, a PIL image, a NumPy array or a tensor"
     )
-
-
-def read_estimate(context: Context) -> tuple[Finding, ...]:
-    """What a network found in one picture, from its context (of batch size 1), the most probable first."""
-    if "presence" not in context:
-        return ()
-    probabilities = torch.sigmoid(context["presence"][0].float()).tolist()
-    degrees = context["degree"][0].argmax(-1).tolist()
-    findings = [
-        Finding(type_, DEGREES[degree], probability)
-        for type_, degree, probability in zip(TYPES, cast(list[int], degrees), probabilities, strict=True)
-    ]
-    return tuple(sorted(findings, key=lambda finding: -finding.probability))
-
-
-def uncertainty(findings: Sequence[Finding]) -> float | None:
-    """Mean entropy, in bits, of whether each type is there; None without findings.
-
-    Examples:
-        >>> uncertainty([Finding("rain", "heavy", 0.5)])
-        1.0
-    """
-    if not findings:
-        return None
-    p = torch.tensor([f.probability for f in findings], dtype=torch.float64).clamp(1e-9, 1 - 1e-9)
-    return float((-(p * p.log2() + (1 - p) * (1 - p).log2())).mean())

@@ -8,7 +8,7 @@ import typer
 
 import moir
 from moir.base.errors import MoirError
-from moir.cli import convert, data, degrade, models, restore, train
+from moir.cli import convert, data, degrade, evaluate, inspect, models, restore, serve, train
 from moir.cli.output import say
 
 app = typer.Typer(
@@ -40,10 +40,13 @@ def _common(
 
 
 app.command("restore")(restore.restore)
+app.command("inspect")(inspect.inspect)
 app.command("degrade")(degrade.degrade)
 app.command("models")(models.models)
 app.command("convert")(convert.convert)
+app.command("serve")(serve.serve)
 app.command("train")(train.train)
+app.command("evaluate")(evaluate.evaluate)
 app.add_typer(data.app, name="data")
 
 

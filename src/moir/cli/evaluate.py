@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from moir.cli.options import Device, Jobs, Json, Overwrite, Precision, Tile
+from moir.cli.options import Device, Jobs, Json, Overwrite, Precision, Tile, tile_of
 from moir.cli.output import bar, emit, say
 
 if TYPE_CHECKING:
@@ -204,7 +204,6 @@ def _methods(
     jobs: int,
 ) -> "list[Method | Predictions]":
     from moir.base.errors import InvalidValueError
-    from moir.cli.restore import _tile
     from moir.evaluation.methods import TOLD, Predictions, model_method
 
     wanted: list[str | None] = [*models]
@@ -223,7 +222,9 @@ def _methods(
     found: list[Method | Predictions] = []
     for model in wanted:
         found.append(
-            model_method(model, name=next_name(False), task=tasks, device=device, precision=precision, tile=_tile(tile))
+            model_method(
+                model, name=next_name(False), task=tasks, device=device, precision=precision, tile=tile_of(tile)
+            )
         )
     if peers:
         from moir.evaluation.peers import peer

@@ -5,6 +5,8 @@ from typing import Annotated
 
 import typer
 
+from moir.base.errors import InvalidValueError
+
 Inputs = Annotated[list[str], typer.Argument(help="Files, folders or globs.", show_default=False)]
 Output = Annotated[
     Path | None, typer.Option("--output", "-o", help="A file (for one input) or a folder; default: beside the input.")
@@ -26,3 +28,16 @@ Model = Annotated[
 Device = Annotated[str | None, typer.Option("--device", help="cpu, cuda, cuda:1, mps or auto.")]
 Precision = Annotated[str | None, typer.Option("--precision", help="float32, bf16, fp16 or auto.")]
 Tile = Annotated[str, typer.Option("--tile", help="Side of tiles in pixels, 'auto' (by free memory) or 'none'.")]
+
+
+def tile_of(word: str) -> int | str | None:
+    """What ``--tile`` means to :func:`moir.load`.
+
+    Raises:
+        InvalidValueError: Neither a number, ``auto`` nor ``none``.
+    """
+    if word in ("auto", "none"):
+        return None if word == "none" else word
+    if word.isdecimal():
+        return int(word)
+    raise InvalidValueError(f"tile {word!r} is not possible; give a number of pixels, 'auto' or 'none'")

@@ -1,32 +1,34 @@
 """``moir restore``."""
 
-from typing import TYPE_CHECKING, Annotated, Any
+from pathlib import Path
+from typing import Annotated, Any
 
 import typer
 
-from moir.base.errors import InvalidValueError
 from moir.cli.options import (
     Device,
     Inputs,
-    Jobs,
     Json,
     Model,
-    Output,
     Overwrite,
     Precision,
     Recursive,
-    Resume,
     Tile,
+    tile_of,
 )  # fmt: skip
 from moir.cli.output import bar, emit, say
 
-if TYPE_CHECKING:
-    from moir.restore import Restoration
+LISTED = 20
+"""At most so many failures are listed again at the end."""
 
 
 def restore(
     inputs: Inputs,
-    output: Output = None,
+    output: Annotated[
+        str | None,
+        typer.Option("--output", "-o", help="A file (for one input) or a folder; default: beside the input. With --ray "
+                                            "also a URL.", show_default=False),
+    ] = None,
     model: Model = None,
     task: Annotated[
         str | None,
@@ -42,76 +44,121 @@ def restore(
     ] = False,
     overwrite: Overwrite = False,
     recursive: Recursive = False,
-    jobs: Jobs = 1,
-    resume: Resume = False,
+    jobs: Annotated[
+        int | None,
+        typer.Option("--jobs", "-j", min=1, help="Pictures at a time. Default: all GPUs, or all cores if there are "
+                                                 "many pictures.", show_default=False),
+    ] = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on with a run that was stopped or killed: leave out what is done.")
+    ] = False,
+    manifest: Annotated[
+        Path | None,
+        typer.Option(help="Where results are recorded, one JSON object per line. Default: FOLDER.manifest.jsonl beside "
+                          "the --output folder.", show_default=False),
+    ] = None,
+    ray: Annotated[
+        str | None,
+        typer.Option(help="Restore on a Ray cluster: its address, 'auto' (the running one, or one of this machine) or "
+                          "'local'. Folders may then be URLs (s3://, gs://, file://).", show_default=False),
+    ] = None,
     json: Json = False,
 ) -> None:  # fmt: skip
-    """Restore pictures.
+    """Restore pictures and clips.
 
     Noise, rain, haze, snow, blur, darkness and JPEG blocks are found and removed. Without --output the result lies
     beside the input, as NAME_restored.EXT. Nothing is replaced unless --overwrite is given. A file that cannot be
     restored does not stop the others; the exit code is then 1.
     """
-    from moir.batch import Job, pair_outputs, run_jobs, select_inputs
+    from moir.batch import Options, Settings, default_manifest, pair_outputs, restore_many, select_inputs
+
+    tasks = tuple(t.strip() for t in task.split(",")) if task else None
+    settings = Settings(model, tasks, strength, device, precision, tile_of(tile), compare)
+    account = _Account(json)
+    if ray is not None:
+        from moir.batch.cluster import restore_on_cluster
+
+        with bar(0, "pictures") as account.progress:
+            restore_on_cluster(
+                inputs, output, settings, account.take, address=ray, workers=jobs, manifest=manifest,
+                recursive=recursive, resume=resume, overwrite=overwrite, on_total=account.expect, note=say,
+            )  # fmt: skip
+        account.close()
+        return
 
     selection = select_inputs(inputs, recursive=recursive)
     work = pair_outputs(selection, output, overwrite=overwrite, resume=resume)
     for path in selection.skipped:
         say(f"skipped {path}: not a picture by its name")
-
-    import torch
-
-    import moir
-    from moir.batch.compare import compare_path, write_comparison
-    from moir.picture import read
-
-    restorer = moir.load(model, device=device, precision=precision, tile=_tile(tile))
-    tasks = [t.strip() for t in task.split(",")] if task else None
-    if jobs > 1 and restorer.engine.device.type == "cpu":
-        torch.set_num_threads(max(1, torch.get_num_threads() // jobs))
-
-    failed = done = 0
-    with bar(len(work), "pictures") as progress:
-        line = progress.tasks[0].id
-
-        def do(job: Job) -> dict[str, Any]:
-            progress.update(line, description=job.input.name)
-            picture = read(job.input)
-            result = restorer(picture, task=tasks, strength=strength)
-            result.save(job.output, overwrite=overwrite)
-            if compare:
-                write_comparison(picture, result.picture, compare_path(job.output), overwrite=overwrite or resume)
-            report = result.report()
-            if not json:
-                say(f"{job.input} -> {job.output}: {_in_words(result)}")
-            return report
-
-        for record in run_jobs(work, do, workers=jobs, resume=resume):
-            failed += "error" in record
-            done += "error" not in record
-            progress.advance(line)
-            if json:
-                emit(record)
-            elif "error" in record:
-                say(f"Error: {record['error']}")
-            elif record.get("skipped"):
-                say(f"{record['input']}: done before, {record['output']} exists")
-    if len(work) > 1 and not json:
-        say(f"{done} done, {failed} failed")
-    if failed:
-        raise typer.Exit(1)
+    options = Options(
+        workers=jobs,
+        manifest=manifest or default_manifest(output, work),
+        resume=resume,
+        overwrite=overwrite,
+        on_step=account.step,
+    )
+    with bar(len(work), "pictures") as account.progress:
+        restore_many(work, settings, account.take, options)
+    account.close(options.manifest)
 
 
-def _tile(word: str) -> int | str | None:
-    if word in ("auto", "none"):
-        return None if word == "none" else word
-    if word.isdecimal():
-        return int(word)
-    raise InvalidValueError(f"tile {word!r} is not possible; give a number of pixels, 'auto' or 'none'")
+class _Account:
+    """What the user is told: a line or a JSON object per file, the bars, and the failures at the end."""
+
+    def __init__(self, json: bool) -> None:
+        self.json = json
+        self.progress: Any = None
+        self.done = 0
+        self.failed: list[str] = []
+        self.failures = 0
+
+    def take(self, record: dict[str, Any]) -> None:
+        """A file is done, left out or has failed."""
+        self.progress.update(self.progress.tasks[0].id, advance=1, description=Path(record["input"]).name)
+        if "error" in record:
+            self.failures += 1
+            if len(self.failed) < LISTED:
+                self.failed.append(f"{record['input']}: {record['error']}")
+        else:
+            self.done += 1
+        if self.json:
+            emit(record)
+        elif "error" in record:
+            say(f"Error: {record['error']}")
+        elif record.get("skipped"):
+            say(f"{record['input']}: done before, {record['output']} exists")
+        else:
+            say(f"{record['input']} -> {record['output']}: {_in_words(record)}")
+
+    def expect(self, total: int) -> None:
+        """How many files there are."""
+        self.progress.update(self.progress.tasks[0].id, total=total)
+
+    def step(self, name: str, done: int, total: int) -> None:
+        """So many frames of a clip are done: a bar of its own, which tells the time that is left."""
+        bars = {task.description: task.id for task in self.progress.tasks[1:]}
+        number = bars.get(name)
+        if number is None:
+            number = self.progress.add_task(name, total=total)
+        self.progress.update(number, completed=done, total=total, visible=done < total)
+
+    def close(self, manifest: Path | None = None) -> None:
+        """Sum up; the exit code is 1 if anything failed."""
+        if self.done + self.failures > 1 and not self.json:
+            say(f"{self.done} done, {self.failures} failed" + (f"; recorded in {manifest}" if manifest else ""))
+        if self.failures > 1 and not self.json:
+            say("Failed:")
+            for line in self.failed:
+                say(f"  {line}")
+            if self.failures > len(self.failed):
+                say(f"  and {self.failures - len(self.failed)} more" + (f", see {manifest}" if manifest else ""))
+        if self.failures:
+            raise typer.Exit(1)
 
 
-def _in_words(result: "Restoration") -> str:
-    found = [f for f in result.estimate if f.probability >= 0.5]
-    what = ", ".join(f"{f.degree} {f.type} ({f.probability:.0%})" for f in found) or "no damage found"
-    tiles = f", {result.tiles} tiles" if result.tiles > 1 else ""
-    return f"{what}; {result.picture.width}x{result.picture.height} in {result.seconds:.2f} s{tiles}"
+def _in_words(record: dict[str, Any]) -> str:
+    found = [f for f in record.get("estimate", ()) if f["probability"] >= 0.5]
+    what = ", ".join(f"{f['degree']} {f['type']} ({f['probability']:.0%})" for f in found) or "no damage found"
+    tiles = f", {record['tiles']} tiles" if record.get("tiles", 1) > 1 else ""
+    frames = f", {record['frames']} frames in {len(record['shots'])} shots" if "frames" in record else ""
+    return f"{what}; {record['width']}x{record['height']} in {record['seconds']:.2f} s{tiles}{frames}"
