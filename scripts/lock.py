@@ -19,23 +19,21 @@ ALWAYS = ["setuptools"]  # builds the editable install without downloading anyth
 def closure(requirements: list[str]) -> dict[str, str]:
     """Every distribution that the requirements need, with its installed version."""
     found: dict[str, str] = {}
-    waiting = [Requirement(text) for text in requirements]
+    seen: set[tuple[str, str]] = set()
+    waiting = [(Requirement(text), ("",)) for text in requirements]
     while waiting:
-        requirement = waiting.pop()
+        requirement, asked = waiting.pop()  # asked: the extras that were wanted of whoever needs it
+        if requirement.marker is not None and not any(requirement.marker.evaluate({"extra": e}) for e in asked):
+            continue
         name = re.sub(r"[-_.]+", "-", requirement.name).lower()
-        if requirement.marker is not None and not any(
-            requirement.marker.evaluate({"extra": extra}) for extra in ("", *requirement.extras)
-        ):
+        extras = {(name, extra) for extra in ("", *requirement.extras)}
+        if extras <= seen:
             continue
-        if name in found:
-            continue
+        seen |= extras
         installed = distribution(name)
         found[name] = installed.version.split("+")[0]
-        waiting += [
-            Requirement(text)
-            for text in installed.requires or []
-            if "extra ==" not in text or any(f'extra == "{e}"' in text for e in requirement.extras)
-        ]
+        wanted = tuple(extra for _, extra in extras)
+        waiting += [(Requirement(text), wanted) for text in installed.requires or []]
     return found
 
 

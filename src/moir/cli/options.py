@@ -14,7 +14,6 @@ Output = Annotated[
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace outputs that exist.")]
 Recursive = Annotated[bool, typer.Option("--recursive", "-r", help="Also look into the folders of folders.")]
 Jobs = Annotated[int, typer.Option("--jobs", "-j", min=1, help="Pictures at a time.")]
-Resume = Annotated[bool, typer.Option("--resume", help="Leave out pictures whose output exists.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object per line on stdout, and nothing else there.")]
 Model = Annotated[
     str | None,
