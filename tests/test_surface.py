@@ -14,7 +14,7 @@ def public_names():
     import importlib
 
     modules = ["moir", "moir.degrade", "moir.metrics", "moir.picture", "moir.checkpoints", "moir.runtime",
-               "moir.batch", "moir.training", "moir.serve", "moir.evaluation.report"]  # fmt: skip
+               "moir.batch", "moir.training", "moir.serve", "moir.evaluation.report", "moir.adapters"]  # fmt: skip
     return {name: sorted(importlib.import_module(name).__all__) for name in modules}
 
 

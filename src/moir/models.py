@@ -29,6 +29,12 @@ FOREIGN = (".ckpt", ".pth", ".pt", ".pkl")
 _BUILDERS: dict[str, str] = {
     "compact": "moir.networks.compact:compact",
     "dehazeformer_l": "moir.networks.dehazeformer:dehazeformer_l",
+    "edt_denoise": "moir.networks.edt:edt_denoise",
+    "edt_derain": "moir.networks.edt:edt_derain",
+    "edt_sr2": "moir.networks.edt:edt_sr2",
+    "edt_sr3": "moir.networks.edt:edt_sr3",
+    "edt_sr4": "moir.networks.edt:edt_sr4",
+    "ipt": "moir.networks.ipt:ipt",
     "lora_restormer": "moir.networks.lora_restormer:lora_restormer",
     "moce_ir": "moir.networks.moce_ir:moce_ir",
     "moce_ir_s": "moir.networks.moce_ir:moce_ir_s",
@@ -39,6 +45,8 @@ _BUILDERS: dict[str, str] = {
     "retinexformer": "moir.networks.retinexformer:retinexformer",
     "test_compact": "moir.networks.compact:test_compact",
     "test_dehazeformer_l": "moir.networks.dehazeformer:test_dehazeformer_l",
+    "test_edt": "moir.networks.edt:test_edt",
+    "test_ipt": "moir.networks.ipt:test_ipt",
     "test_lora_restormer": "moir.networks.lora_restormer:test_lora_restormer",
     "test_moce_ir": "moir.networks.moce_ir:test_moce_ir",
     "test_nafnet": "moir.networks.nafnet:test_nafnet",
@@ -72,11 +80,13 @@ def list_models(pattern: str = "*", *, tests: bool = False) -> list[str]:
     return sorted(fnmatch.filter(names, pattern))
 
 
-def create_model(name: str, **options: Any) -> RestorationNetwork:
+def create_model(name: str, *, adapter: str | None = None, **options: Any) -> RestorationNetwork:
     """Make a network with fresh weights.
 
     Args:
         name: A name of the registry; see :func:`list_models`.
+        adapter: An adapter to attach (``"adaptir"``, ``"lora"``, ...; :data:`moir.adapters.METHODS`): everything else
+            is frozen, and the output is that of the network alone until the adapter is trained.
         **options: Options of the network, under their published names; None means the default.
 
     Returns:
@@ -93,6 +103,11 @@ def create_model(name: str, **options: Any) -> RestorationNetwork:
     module, function = _BUILDERS[check_name(name, _BUILDERS, "model")].split(":")
     builder = getattr(importlib.import_module(module), function)
     network: RestorationNetwork = builder(**{k: v for k, v in options.items() if v is not None})
+    if adapter is None:
+        return network
+    from moir.adapters import attach
+
+    attach(network, adapter)
     return network
 
 
