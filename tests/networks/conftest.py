@@ -58,6 +58,27 @@ def fill() -> Fill:
 
 
 @pytest.fixture(scope="session")
+def fill_adapted() -> Callable[[torch.nn.Module], None]:
+    """The same rule in the form of AdaptIR's files: statistics of batch norms too, constants left as they are."""
+
+    def filled(model: torch.nn.Module) -> None:
+        for name, value in model.state_dict().items():
+            if name.startswith(("sub_mean", "add_mean")) or "attn_mask" in name or not value.is_floating_point():
+                continue
+            g = np.random.RandomState(zlib.crc32(name.encode())).standard_normal(tuple(value.shape)).astype(np.float32)
+            if name.endswith("running_var"):
+                weight = 1 + 0.1 * np.abs(g)
+            elif value.dim() <= 1:
+                weight = 1 + 0.1 * g if name.endswith("weight") else 0.1 * g
+            else:
+                weight = 0.7 * g / np.sqrt(np.prod(value.shape[1:]))
+            with torch.no_grad():
+                value.copy_(torch.from_numpy(np.asarray(weight, np.float32)))
+
+    return filled
+
+
+@pytest.fixture(scope="session")
 def expert_shapes(parity: Path) -> Callable[[str], dict[str, list[int]]]:
     """Published names and shapes of one of UniRestorer's experts."""
     keys = json.loads((parity / "unirestorer_keys.json").read_text())["keys"]

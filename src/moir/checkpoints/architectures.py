@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from moir.base.errors import CheckpointError, InvalidValueError
+from moir.networks.edt import HEAD_OF_TASK, HEAD_SCALES
 from moir.networks.moce_ir_expert import RankType, expert_ranks
 
 Shapes = Mapping[str, tuple[int, ...]]
@@ -215,6 +216,42 @@ def _dehazeformer_options(shapes: Shapes) -> dict[str, Any]:
     }
 
 
+def _ipt_options(shapes: Shapes) -> dict[str, Any]:
+    """All but the number of attention heads, which leaves no trace."""
+    n_feats, dim = shapes["head.0.0.weight"][0], shapes["body.linear_encoding.weight"][0]
+    patch_dim = math.isqrt(dim // n_feats)
+    return {
+        "n_feats": n_feats,
+        "patch_size": math.isqrt(shapes["body.position_encoding.pe.weight"][0]) * patch_dim,
+        "patch_dim": patch_dim,
+        "num_layers": _blocks(shapes, "body.encoder.layers."),
+    }
+
+
+def _edt_options(shapes: Shapes) -> dict[str, Any]:
+    """All but the shape of the windows and the number of attention heads, which leave no trace."""
+    heads = [name for name in HEAD_SCALES if f"head_{name}.0.weight" in shapes]
+    last = heads[-1] if heads[0].startswith("sr_") else heads[0]  # of super-resolution, the largest scale
+    dim = shapes["body.norm.weight"][0]
+    blocks = [f"body.layers.{i}.residual_group.blocks." for i in range(_blocks(shapes, "body.layers."))]
+    masks = next((shape for name, shape in shapes.items() if name.endswith("attn_mask_h")), (16, 144, 144))
+    return {
+        "task": next(task for task, head in HEAD_OF_TASK.items() if head == last),
+        **({"heads": tuple(heads)} if len(heads) > 1 else {}),
+        "num_feat": shapes[f"head_{last}.0.weight"][0],
+        "embed_dim": dim,
+        "depths": tuple(_blocks(shapes, prefix) for prefix in blocks),
+        "num_heads": (6,) * len(blocks),  # published; there must be one per group
+        "mlp_ratio": shapes[f"{blocks[0]}0.mlp.fc1.weight"][0] / dim,
+        "img_size": math.isqrt(masks[0] * masks[1]),
+    }
+
+
+def _edt_model(options: Mapping[str, Any]) -> str:
+    task = str(options.get("task", "sr_4"))
+    return {"sr": f"edt_sr{task[-1]}", "de": "edt_denoise" if "noise" in task else "edt_derain"}[task[:2]]
+
+
 def _promptir_options(shapes: Shapes) -> dict[str, Any]:
     prompts = [shapes[f"prompt{level}.prompt_param"] for level in (1, 2, 3) if f"prompt{level}.prompt_param" in shapes]
     found: dict[str, Any] = {"prompt_len": prompts[0][1]}
@@ -264,6 +301,19 @@ ARCHITECTURES: tuple[Architecture, ...] = (
         marks=("layer1.blocks.0.attn.conv.0.weight", "patch_unembed.proj.0.weight"),
         options=_dehazeformer_options,
         licence=f"{NO_LICENCE}; the DehazeFormer repository itself carries the MIT licence",
+    ),
+    Architecture(
+        models=("ipt",),
+        marks=("body.query_embed.weight", "body.position_encoding.pe.weight"),
+        options=_ipt_options,
+        licence="unclear: treat as non-commercial until the authors of the weights (IPT) say otherwise",
+    ),
+    Architecture(
+        models=("edt_sr4", "edt_sr2", "edt_sr3", "edt_denoise", "edt_derain"),
+        marks=("body.patch_embed.norm.weight", "body.layers.0.residual_group.blocks.0.attns.0.lepe.weight"),
+        options=_edt_options,
+        model=_edt_model,
+        licence="unclear: treat as non-commercial until the authors of the weights (EDT) say otherwise",
     ),
     Architecture(
         models=("restormer",),

@@ -22,6 +22,8 @@ Context = Mapping[str, torch.Tensor]
 class RestorationNetwork(nn.Module):
     """Base of all networks: float32 (B, 3, H, W) in [0, 1], RGB, sRGB-encoded, to the same shape.
 
+    A network for super-resolution gives (B, 3, scale * H, scale * W).
+
     Any H, W >= 1: networks pad and crop inside ``forward``. In evaluation a batch gives what its pictures give one by
     one. The output is not clamped.
 
@@ -33,6 +35,7 @@ class RestorationNetwork(nn.Module):
         size_multiple: Tiles have sides and positions that are multiples of this, in pixels, so that they see the same
             grid as the whole picture. (What ``forward`` pads to may be less.)
         overlap: How far neighbouring tiles overlap so that no seam is seen, pixels; a multiple of ``size_multiple``.
+        scale: How many times larger the result is than the input; 1 but for super-resolution.
         options: The options the network was built with (set by :func:`build`); a card stores them.
         balance_loss: After a training forward of a routed network: its balance loss, a scalar. None otherwise.
     """
@@ -41,6 +44,7 @@ class RestorationNetwork(nn.Module):
     bounded_analysis: ClassVar[bool] = True
     size_multiple: ClassVar[int] = 1
     overlap: ClassVar[int] = 32
+    scale: int = 1
 
     def __init__(self) -> None:
         super().__init__()
@@ -103,7 +107,7 @@ class RestorationNetwork(nn.Module):
             context: What :meth:`analyse` returned for the pictures that ``x`` was cut from; None: analyse ``x``.
 
         Returns:
-            (B, 3, H, W), about [0, 1], not clamped.
+            (B, 3, scale * H, scale * W), about [0, 1], not clamped.
         """
         raise TypeError(f"{type(self).__name__} does not define forward")
 

@@ -43,7 +43,7 @@ class Engine:
 
     Raises:
         DeviceError, UnknownNameError: The device or precision is not to be had.
-        InvalidValueError: The tile is too small for the network's overlap.
+        InvalidValueError: The tile is too small for the network's overlap, or the network changes the picture's size.
     """
 
     def __init__(
@@ -57,6 +57,11 @@ class Engine:
         self.device = choose_device(device)
         self.network = network.to(self.device).eval().requires_grad_(False)
         self.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        if network.scale != 1:
+            raise InvalidValueError(
+                f"{type(network).__name__} makes pictures {network.scale} times larger, which the runtime cannot do; "
+                "call the network itself on tensors"
+            )
         self.bytes_per_pixel = bytes_per_pixel or BYTES_PER_PIXEL
         self.tile = self._check_tile(tile)
         self.dtype = choose_precision(precision, self.device)
