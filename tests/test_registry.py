@@ -8,6 +8,7 @@ import torch
 from moir.base.errors import MoirError, TensorShapeError, UnknownNameError
 from moir.models import _BUILDERS, create_model, list_models
 from moir.networks.base import select
+from moir.restore import Restorer
 
 TINY = list_models("test_*", tests=True)
 FULL = list_models()
@@ -44,6 +45,16 @@ def test_any_size(name, size):
     assert output.shape == (1, 3, *size)
     assert output.dtype == torch.float32
     assert torch.isfinite(output).all()
+
+
+@pytest.mark.parametrize("name", TINY)
+def test_it_restores_through_the_runtime(name):
+    network = make(name)
+    x = torch.rand(3, 40, 33)
+    restorer = Restorer(network, name, device="cpu", precision="float32")
+    result = restorer(x)
+    torch.testing.assert_close(result.tensor, network(x[None])[0].clamp(0, 1), atol=1e-5, rtol=1e-4)
+    assert restorer.inspect(x).expert == result.expert
 
 
 @pytest.mark.parametrize("name", TINY)

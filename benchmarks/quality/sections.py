@@ -118,7 +118,7 @@ def sections(root: Path) -> list[Section]:
             ("wiener", "richardson_lucy"),
         ),
         Section("Low light", ranges("lowlight"), ("gamma", "clahe")),
-        Section("Mixes of the UniRestorer paper", ranges(*degrade.MIXES), ("dark_channel", "tv")),
+        Section("Mixes of the UniRestorer paper", ranges(*degrade.MIXES), ("dark_channel",)),
         Section(
             "Clean pictures, which should stay as they are",
             (other("", "clean", lambda clean, seed: clean),),

@@ -1,7 +1,8 @@
-"""The wheel, installed alone in a fresh environment, restores a picture with the weights inside it."""
+"""Wheel and source distribution: what is in them; the wheel, alone in a fresh environment, restores a picture."""
 
 import subprocess
 import sys
+import tarfile
 import venv
 import zipfile
 from pathlib import Path
@@ -21,16 +22,47 @@ def run(*command, **options):
     return done.stdout
 
 
+@pytest.fixture(scope="module")
+def built(tmp_path_factory):
+    """A folder with the source distribution, and with the wheel that was built from nothing but it."""
+    folder = tmp_path_factory.mktemp("dist")
+    run(sys.executable, "-m", "build", "--no-isolation", "--outdir", folder, ROOT)
+    return folder
+
+
+def expected():
+    """Everything a user of the package needs, as paths from src/."""
+    package = ROOT / "src" / "moir"
+    patterns = ("**/*.py", "weights/*", "evaluation/published/*.csv", "serve/page/*", "py.typed")
+    found = {pattern: [file for file in package.glob(pattern) if file.is_file()] for pattern in patterns}
+    assert all(found.values()), found
+    assert {f"{name}.safetensors" for name in shipped()} <= {file.name for file in found["weights/*"]}
+    return {file.relative_to(package.parent).as_posix() for files in found.values() for file in files}
+
+
 @pytest.mark.slow
-def test_the_wheel_works_alone(tmp_path):
-    run(sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", tmp_path, ROOT)
-    (wheel,) = tmp_path.glob("*.whl")
-    names = zipfile.ZipFile(wheel).namelist()
-    for name in shipped():
-        assert f"moir/weights/{name}.safetensors" in names
-        assert f"moir/weights/{name}.json" in names
-    assert "moir/py.typed" in names
-    assert not [name for name in names if name.startswith(("tests", "benchmarks"))]
+def test_the_source_distribution_holds_the_package_and_nothing_large(built):
+    (path,) = built.glob("*.tar.gz")
+    with tarfile.open(path) as archive:
+        names = {member.name.partition("/")[2] for member in archive if member.isfile()}
+    assert {f"src/{name}" for name in expected()} <= names
+    assert {"pyproject.toml", "README.md", "LICENSE"} <= names
+    tops = {name.partition("/")[0] for name in names}
+    assert tops <= {"src", "pyproject.toml", "README.md", "LICENSE", "MANIFEST.in", "PKG-INFO", "setup.cfg"}
+    weights = sum(file.stat().st_size for file in (ROOT / "src" / "moir" / "weights").iterdir())
+    assert path.stat().st_size < weights + 2**20
+
+
+@pytest.mark.slow
+def test_the_wheel_holds_the_package_and_no_more(built):
+    (path,) = built.glob("*.whl")
+    names = {name for name in zipfile.ZipFile(path).namelist() if ".dist-info/" not in name}
+    assert names == expected()
+
+
+@pytest.mark.slow
+def test_the_wheel_works_alone(built, tmp_path):
+    (wheel,) = built.glob("*.whl")
     venv.create(tmp_path / "env", with_pip=True)
     python = tmp_path / "env" / "bin" / "python"
     run(python, "-m", "pip", "install", "--quiet", "-c", ROOT / "requirements" / "core.txt", wheel)

@@ -1,16 +1,16 @@
 """Networks of other projects, as far as spandrel knows them (extra ``peers``), beside ours in one table."""
 
-import importlib
 from pathlib import Path
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 
-from moir.base.errors import CheckpointError, MissingExtraError, TensorShapeError
+from moir.base.errors import CheckpointError, TensorShapeError
 from moir.checkpoints import read_foreign
 from moir.evaluation.cost import count_macs, measure_cost
 from moir.evaluation.records import Cost
+from moir.plugins.spandrel import import_spandrel
 from moir.runtime.device import choose_device
 
 
@@ -110,7 +110,7 @@ def peer(path: str | Path, *, name: str | None = None, device: str | None = None
         CheckpointError: The file is missing or damaged, or spandrel does not know its architecture.
         DeviceError: No such device here.
     """
-    spandrel = _spandrel()
+    spandrel = import_spandrel()
     file = Path(path).expanduser()
     tensors = read_foreign(file).tensors
     descriptor = None
@@ -135,15 +135,3 @@ def peer(path: str | Path, *, name: str | None = None, device: str | None = None
         )
     descriptor.eval().float()
     return Peer(descriptor, name or file.stem, (file,))
-
-
-def _spandrel() -> Any:
-    try:
-        return importlib.import_module("spandrel")
-    except ImportError as error:
-        raise MissingExtraError("networks of other projects need spandrel: pip install 'moir[peers]'") from error
-    except RuntimeError as error:  # torchvision says so when it was built for another torch
-        raise MissingExtraError(
-            f"spandrel is installed but cannot be imported ({str(error).splitlines()[0]}); it needs the torchvision "
-            "that was built for the installed torch: install both from one index"
-        ) from error

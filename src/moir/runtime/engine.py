@@ -56,7 +56,9 @@ class Engine:
     ) -> None:
         self.device = choose_device(device)
         self.network = network.to(self.device).eval().requires_grad_(False)
-        self.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        for module in self.network.modules():
+            if isinstance(module, torch.nn.Conv2d | torch.nn.ConvTranspose2d):  # other tensors may have five dimensions
+                module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         if network.scale != 1:
             raise InvalidValueError(
                 f"{type(network).__name__} makes pictures {network.scale} times larger, which the runtime cannot do; "

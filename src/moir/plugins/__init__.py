@@ -1,0 +1,1 @@
+"""moir inside other programs."""
