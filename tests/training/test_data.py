@@ -50,7 +50,7 @@ def test_samples_say_what_was_done(patches):
 
 
 def test_an_instruction_leaves_the_other_damage(photograph):
-    damage = Damage(clean=0, single=1, named=0, types={"haze": 1}, levels={"heavy": 1})
+    damage = Damage(clean=0, single=1, named=0, types={"haze": 1}, levels={"heavy": 1}, stored=0)
     data = Data(folders=["x"], patch=32, instruct=1, damage=damage)
     patches = DamagedPatches([(photograph * 255).to(torch.uint8)], data, seed=0)
     haze = TYPES.index("haze")
@@ -77,3 +77,22 @@ def test_folders_without_usable_pictures(tmp_path, caplog):
     with pytest.raises(TrainingError, match="no usable"):
         load_pictures([str(tmp_path)], 16)
     assert "broken.png" in caplog.text
+
+
+def test_a_file_s_mild_jpeg_goes_with_the_damage_and_stays_on_clean_pictures(photograph):
+    """Stored pictures: a clean one is its own target, blocks and all; a damaged one's target is clean."""
+    clean = (photograph * 255).to(torch.uint8)
+    for share, same in ((1.0, True), (0.0, False)):
+        damage = Damage(clean=share, single=1 - share, named=0, types={"noise": 1}, stored=1)
+        plain = Damage(clean=share, single=1 - share, named=0, types={"noise": 1}, stored=0)
+        stored, bare = (
+            DamagedPatches([clean], Data(folders=["x"], patch=32, instruct=0, damage=d), seed=0)
+            for d in (damage, plain)
+        )
+        changed = 0
+        for number in range(8):
+            one, other = stored[number], bare[number]
+            assert torch.allclose(one["input"], one["target"], atol=0.5 / 255 + 1e-6) == same
+            assert one["presence"][TYPES.index("jpeg")] == 0
+            changed += not torch.equal(one["input"], other["input"])
+        assert changed > 0
