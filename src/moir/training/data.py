@@ -113,7 +113,7 @@ class DamagedPatches(Dataset[Sample]):
         remove = torch.zeros(len(TYPES) + 1)
         left: list[Params] = []
         if torch.rand((), generator=generator).item() < self.data.instruct:
-            flags = self._instruction(params, generator)
+            flags = self._told() if self.data.told else self._instruction(params, generator)
             remove = torch.cat([flags, torch.ones(1)])
             left = [p for p in params if not flags[TYPES.index(p.type)]]
         stored = self.pipeline.storage(params, generator)
@@ -158,6 +158,9 @@ class DamagedPatches(Dataset[Sample]):
             patch = F.interpolate(patch[None], size=(side, side), mode="bilinear", antialias=True)[0]
         patch = torch.rot90(patch, integer(4), (1, 2)) if integer(4) == 0 else patch
         return patch.flip(2).contiguous() if integer(2) else patch.contiguous()
+
+    def _told(self) -> torch.Tensor:
+        return torch.tensor([float(type_ in self.data.told) for type_ in TYPES])
 
     @staticmethod
     def _instruction(params: list[Params], generator: torch.Generator) -> torch.Tensor:

@@ -28,7 +28,7 @@ from moir.training.pairs import PairPatches, open_pairs
 from moir.training.plots import draw_curves, draw_usage
 from moir.training.recipe import Recipe
 from moir.training.schedule import learning_rate, schedule_of
-from moir.training.start import start_from
+from moir.training.start import freeze, start_from
 from moir.training.state import load_state, save_state
 from moir.training.usage import ExpertCounter, write_usage
 from moir.training.validation import Validator
@@ -103,6 +103,7 @@ def train(
     network = network.to(accelerator.device).train()
     network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     average = deepcopy(network).requires_grad_(False)
+    freeze(network, recipe.model.train)
     settings = recipe.optimiser
     optimiser = make_optimiser(network, settings)
     done = load_state(out, network, average, optimiser)

@@ -38,6 +38,9 @@ class Model(_Section):
     start: str | None = None
     """Weights to start from: a .safetensors file, another program's checkpoint (.ckpt, .pth, .pt, .pkl), a shipped name
     or ``hf://owner/repo``. They must fit exactly; the optimiser starts anew. None: fresh weights."""
+    train: list[str] = []
+    """Which parameters are trained, as patterns of their names (``encoder1.*``); the others stay as they are. Empty:
+    all of them."""
 
     @field_validator("name")
     @classmethod
@@ -102,6 +105,8 @@ class Data(_Section):
     """Only with ``folders``: pictures are shrunk by a random factor down to this, never below the patch size."""
     instruct: Share = 0.1
     """Only with ``folders``: share of samples on which the network is told what to remove, and must leave the rest."""
+    told: list[str] = []
+    """Only with ``folders``: the types that those samples name; empty: drawn anew for each."""
     damage: Damage = Damage()
     """Only with ``folders``: what is done to the pictures."""
 
@@ -109,6 +114,11 @@ class Data(_Section):
     @classmethod
     def _known(cls, name: str | None) -> str | None:
         return name if name is None else check_name(name, MIXTURES, "training mixture")
+
+    @field_validator("told")
+    @classmethod
+    def _types(cls, types: list[str]) -> list[str]:
+        return [check_name(name, TYPES, "degradation type") for name in types]
 
     @model_validator(mode="after")
     def _one_source(self) -> Self:
@@ -122,7 +132,7 @@ class Data(_Section):
             raise ValueError(f"the mixture {self.mixture!r} needs root, the folder below which its data sets lie")
         if self.root and not self.mixture:
             raise ValueError(f"root {self.root!r} is for a mixture; leave it out, or name the mixture")
-        for name in () if self.folders else ("smallest_scale", "instruct", "damage"):
+        for name in () if self.folders else ("smallest_scale", "instruct", "told", "damage"):
             if getattr(self, name) != Data.model_fields[name].default:
                 raise ValueError(f"{name} is for clean pictures (folders) and does nothing to pairs; leave it out")
         return self

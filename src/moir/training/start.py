@@ -1,7 +1,12 @@
 """Weights to start from: moir's own, or another program's checkpoint."""
 
 import os
+from collections.abc import Sequence
+from fnmatch import fnmatchcase
 
+from torch import nn
+
+from moir.base.errors import TrainingError
 from moir.checkpoints import Card, load_into, read_foreign, read_tensors
 from moir.checkpoints.architectures import detect
 from moir.models import find_weights
@@ -32,3 +37,21 @@ def start_from(network: RestorationNetwork, model: str, start: str) -> str:
     found = read_foreign(path)
     load_into(network, found.tensors, path)
     return detect({name: tuple(t.shape) for name, t in found.tensors.items()}, model=model).licence
+
+
+def freeze(network: nn.Module, patterns: Sequence[str]) -> None:
+    """Leave only the parameters trainable whose names match one of the patterns; no patterns: nothing changes.
+
+    Raises:
+        TrainingError: A pattern that matches nothing.
+    """
+    if not patterns:
+        return
+    names = [name for name, _ in network.named_parameters()]
+    for pattern in patterns:
+        if not any(fnmatchcase(name, pattern) for name in names):
+            raise TrainingError(
+                f"model.train: {pattern!r} matches no parameter of the network; they are called {names[0]}, {names[1]}, ..."
+            )
+    for name, parameter in network.named_parameters():
+        parameter.requires_grad_(any(fnmatchcase(name, pattern) for pattern in patterns))
