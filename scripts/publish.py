@@ -16,10 +16,10 @@ import yaml
 from skimage import data
 
 from moir import degrade
-from moir.checkpoints import Card, read_tensors, write_tensors
+from moir.checkpoints import Card, write_tensors
 from moir.checkpoints.card import sha256_of
 from moir.metrics import psnr
-from moir.models import WEIGHTS, create_model
+from moir.models import WEIGHTS, create_model, load_model
 from moir.networks.base import RestorationNetwork
 
 
@@ -39,6 +39,11 @@ def agreement(network: RestorationNetwork, other: RestorationNetwork, half: bool
     return round(lowest, 1)
 
 
+def to_half(tensor: torch.Tensor) -> torch.Tensor:
+    """Weights of layers as bf16; statistics, biases and counters, which are few, as they are."""
+    return tensor.to(torch.bfloat16) if tensor.is_floating_point() and tensor.ndim > 1 else tensor
+
+
 @torch.inference_mode()
 def main() -> None:
     """Publish one run."""
@@ -49,14 +54,14 @@ def main() -> None:
 
     words = yaml.safe_load(options.words.read_text())
     made = Card.read(options.run / "weights.json")
-    tensors, _ = read_tensors(options.run / "weights.safetensors")
-    network, rounded = (create_model(made.model, **made.options).eval() for _ in range(2))
-    network.load_state_dict(tensors)
-    small = {name: tensor.to(torch.bfloat16) for name, tensor in tensors.items()}
+    network, _ = load_model(str(options.run / "weights.safetensors"))
+    rounded = create_model(made.model, **made.options).eval()
+    small = {name: to_half(tensor) for name, tensor in network.state_dict().items()}
     rounded.load_state_dict(small)
 
     target = WEIGHTS / f"{made.name}.safetensors"
-    write_tensors(target, small, overwrite=True)
+    own = {name: tensor for name, tensor in small.items() if not name.startswith(tuple(made.parts))}
+    write_tensors(target, own, overwrite=True)
     compute = {**words.pop("compute"), **made.compute, "samples": words.pop("samples", made.compute["samples"])}
     card = replace(
         made,

@@ -56,8 +56,10 @@ _BUILDERS: dict[str, str] = {
     "test_retinexformer": "moir.networks.retinexformer:test_retinexformer",
     "test_unet": "moir.networks.unet:test_unet",
     "test_unirestorer": "moir.universal.network:test_unirestorer",
+    "test_unirestorer_compact": "moir.universal.compact_tree:test_unirestorer_compact",
     "unet": "moir.networks.unet:unet",
     "unirestorer": "moir.universal.network:unirestorer",
+    "unirestorer_compact": "moir.universal.compact_tree:unirestorer_compact",
 }
 
 
@@ -171,6 +173,24 @@ def load_model(name: str) -> tuple[RestorationNetwork, Card]:
     card = Card.read(card_path)
     if card.sha256 and sha256_of(path) != card.sha256:
         raise CheckpointError(f"{path} is not the file its card describes (sha256 differs); get both again")
+    for prefix, part in card.parts.items():
+        tensors |= {prefix + name: tensor for name, tensor in _shipped_part(part, path).items()}
     network = create_model(card.model, **card.options)
     load_into(network, tensors, path)
     return network.eval(), card
+
+
+def _shipped_part(part: dict[str, str], whose: Path) -> dict[str, Any]:
+    """Tensors of shipped weights that others are built on.
+
+    Raises:
+        CheckpointError: The shipped weights are not those that these were trained with.
+    """
+    from moir.checkpoints import Card, read_tensors
+
+    path = find_weights(part["weights"])
+    if Card.read(path.with_suffix(".json")).sha256 != part["sha256"]:
+        raise CheckpointError(
+            f"{whose} was trained on other weights {part['weights']!r} than this version of moir ships; get both again"
+        )
+    return read_tensors(path)[0]

@@ -31,6 +31,8 @@ class Card:
         precision: Precisions it may run in, with the PSNR between each and float32, dB.
         parameters: Number of parameters.
         sha256: Of the weights file.
+        parts: Tensors that lie in other weights: what their names begin with here, and which shipped weights they are
+            (``{"base.": {"weights": "compact", "sha256": ...}}``).
     """
 
     name: str
@@ -49,6 +51,7 @@ class Card:
     precision: dict[str, Any] = field(default_factory=dict)
     parameters: int = 0
     sha256: str = ""
+    parts: dict[str, dict[str, str]] = field(default_factory=dict)
 
     @classmethod
     def read(cls, path: str | Path) -> "Card":

@@ -23,13 +23,8 @@ from torch import nn
 
 from moir.base.names import DEGREES, TYPES, check_name
 from moir.layers.padding import pad_to_multiple
+from moir.layers.views import feature_statistics, native_crops, thumbnail, view_features
 from moir.networks.base import Context, RestorationNetwork, build, check_pictures
-
-VIEW = 64
-"""Side of the thumbnail and of the crops that the estimator looks at, pixels."""
-
-GRID = 4
-"""At most GRID x GRID crops are looked at, spread evenly over the picture."""
 
 
 class Compact(RestorationNetwork):
@@ -175,8 +170,8 @@ class Estimator(nn.Module):
 
     def __init__(self, width: int, embedding: int) -> None:
         super().__init__()
-        self.detail = _views(width)
-        self.scene = _views(width)
+        self.detail = view_features(width)
+        self.scene = view_features(width)
         self.mix = nn.Sequential(nn.Linear(12 * width, 4 * width), nn.ReLU(), nn.Linear(4 * width, embedding))
         self.presence = nn.Linear(embedding, len(TYPES))
         self.degree = nn.Linear(embedding, len(TYPES) * len(DEGREES))
@@ -186,55 +181,11 @@ class Estimator(nn.Module):
         with torch.autocast(x.device.type, enabled=False):
             crops = native_crops(x.float())
             batch, count = crops.shape[:2]
-            detail = _statistics(self.detail((crops.flatten(0, 1) - 0.5) * 4)).view(batch, count, -1).mean(1)
-            scene = _statistics(self.scene((F.adaptive_avg_pool2d(x.float(), VIEW) - 0.5) * 4))
+            detail = feature_statistics(self.detail((crops.flatten(0, 1) - 0.5) * 4)).view(batch, count, -1).mean(1)
+            scene = feature_statistics(self.scene((thumbnail(x.float()) - 0.5) * 4))
             embedding = self.mix(torch.cat([detail, scene], 1))
             degree = self.degree(embedding).view(batch, len(TYPES), len(DEGREES))
             return self.presence(embedding), degree, embedding
-
-
-def native_crops(x: torch.Tensor) -> torch.Tensor:
-    """Crops at native resolution on an even grid, (B, N, 3, VIEW, VIEW), N <= GRID**2.
-
-    Positions are multiples of 8, so that JPEG's blocks fall alike in all of them. Smaller pictures are mirrored up to
-    one crop.
-    """
-    height, width = x.shape[-2:]
-    if min(height, width) < VIEW:
-        down, right = max(0, VIEW - height), max(0, VIEW - width)
-        mode = "reflect" if down < height and right < width else "replicate"
-        x = F.pad(x, (0, right, 0, down), mode=mode)
-        height, width = x.shape[-2:]
-    tops, lefts = _positions(height), _positions(width)
-    return torch.stack([x[..., t : t + VIEW, le : le + VIEW] for t in tops for le in lefts], 1)
-
-
-def _positions(side: int) -> list[int]:
-    count = min(GRID, side // VIEW)
-    if count == 1:
-        return [(side - VIEW) // 16 * 8]
-    return [round(i * (side - VIEW) / (count - 1)) // 8 * 8 for i in range(count)]
-
-
-def _views(width: int) -> nn.Sequential:
-    """Convolutions from a 64x64 view to 3 * width features on 8x8 positions."""
-    return nn.Sequential(
-        nn.PixelUnshuffle(2),
-        nn.Conv2d(12, width, 3, padding=1),
-        nn.ReLU(),
-        nn.Conv2d(width, 2 * width, 3, stride=2, padding=1),
-        nn.ReLU(),
-        nn.Conv2d(2 * width, 3 * width, 3, stride=2, padding=1),
-        nn.ReLU(),
-        nn.Conv2d(3 * width, 3 * width, 3, padding=1),
-        nn.ReLU(),
-    )
-
-
-def _statistics(features: torch.Tensor) -> torch.Tensor:
-    """Mean and deviation over positions: (B, C, H, W) to (B, 2C)."""
-    variance, mean = torch.var_mean(features, dim=(2, 3), correction=0)
-    return torch.cat([mean, (variance + 1e-6).sqrt()], 1)
 
 
 def run_blocks(blocks: nn.ModuleList, x: torch.Tensor, condition: torch.Tensor) -> torch.Tensor:

@@ -130,6 +130,21 @@ class Tree:
         """The leaves that an expert serves."""
         return tuple(leaf for leaf in self.leaves if expert in leaf.experts)
 
+    def parent_of(self, expert: int) -> int:
+        """The expert one level above; of the coarsest itself."""
+        row = self.members(expert)[0].experts
+        return row[max(0, row.index(expert) - 1)]
+
+    def is_clean(self, expert: int) -> bool:
+        """Whether an expert below the coarsest level serves clean pictures alone: there is nothing to restore."""
+        return self.level_of(expert) != self.levels[0] and all(not leaf.types for leaf in self.members(expert))
+
+    def instruction(self, expert: int) -> tuple[str, ...]:
+        """The one type that an expert below the coarsest level removes; none where its leaves differ, or are mixes."""
+        kinds = {leaf.types for leaf in self.members(expert) if leaf.types}
+        only = next(iter(kinds)) if len(kinds) == 1 else ()
+        return only if len(only) == 1 and self.level_of(expert) != self.levels[0] else ()
+
     def name_of(self, expert: int) -> str:
         """What an expert is called: its group's name, or the types or names of its leaves."""
         if expert in self.names:

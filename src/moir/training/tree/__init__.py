@@ -1,0 +1,1 @@
+"""Training the shipped form of UniRestorer: extractor, cluster, experts, router."""

@@ -1,0 +1,192 @@
+"""Stage 3: every group of the tree gets an expert: the shared network with some parameters trained on that group."""
+
+from collections import Counter
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from moir.base.errors import TrainingError
+from moir.base.names import CLEAN, DEGREES, TYPES
+from moir.training.loop import Progress, train
+from moir.training.recipe import Damage, Data, Loss, Model, Recipe
+from moir.training.tree.extractor import shared_network
+from moir.training.tree.recipe import TreeRecipe
+from moir.universal.tree import Tree
+
+WEIGHTS = "weights.safetensors"
+LEAST = 0.02
+"""Share of clean pictures that every expert sees at least: it must not invent what it removes."""
+
+
+def train_experts(
+    recipe: TreeRecipe,
+    tree: Tree,
+    members: Mapping[str, Mapping[str, int]],
+    folder: Path,
+    on_step: Callable[[str, Progress], None] | None = None,
+) -> dict[int, Path]:
+    """Train the experts one after the other, the coarser first; those that are finished are left out.
+
+    Args:
+        recipe: The run.
+        tree: From the cluster stage.
+        members: What was in each leaf; see :func:`moir.training.tree.cluster.members_of`.
+        folder: Receives a folder for each expert, by its name.
+        on_step: Called with the expert's name and its progress.
+
+    Returns:
+        Weights of the whole network (shared parameters included) by the expert's number.
+    """
+    weights: dict[int, Path] = {}
+    base = shared_network(recipe.base).options
+    for number in trained_experts(recipe, tree):
+        name = tree.name_of(number)
+        run = recipe_of(recipe, tree, members, number, base, weights.get(tree.parent_of(number)))
+        place = weights_of(folder, tree, number).parent
+        finished = place / "done"
+        if not finished.exists():
+            train(run, place, on_step=None if on_step is None else lambda p, n=name: on_step(n, p))
+            finished.touch()
+        weights[number] = place / WEIGHTS
+    return weights
+
+
+def weights_of(folder: Path, tree: Tree, number: int) -> Path:
+    """Where the weights of an expert's run are written."""
+    return folder / tree.name_of(number).replace(" ", "_") / tree.level_of(number) / WEIGHTS
+
+
+def trained_experts(recipe: TreeRecipe, tree: Tree) -> list[int]:
+    """Numbers of the experts that are trained: all but the coarsest, the identities, and those of 0 steps."""
+    numbers = [n for n in range(1, tree.experts) if not tree.is_clean(n)]
+    return [n for n in numbers if steps_of(recipe, tree, n)]
+
+
+def steps_of(recipe: TreeRecipe, tree: Tree, number: int) -> int:
+    """How long an expert is trained.
+
+    Raises:
+        TrainingError: The recipe does not say.
+    """
+    name, level = tree.name_of(number), tree.level_of(number)
+    key = f"{name} ({level})"
+    steps = recipe.experts.more.get(key, recipe.experts.steps.get(level))
+    if steps is None:
+        raise TrainingError(f"the recipe says no steps for level {level!r}: set experts.steps.{level}")
+    return steps
+
+
+def recipe_of(
+    recipe: TreeRecipe,
+    tree: Tree,
+    members: Mapping[str, Mapping[str, int]],
+    number: int,
+    base: Mapping[str, Any],
+    start: Path | None,
+) -> Recipe:
+    """The training run of one expert.
+
+    Args:
+        recipe, tree, members: See :func:`train_experts`.
+        number: The expert's.
+        base: Options of the shared network.
+        start: Weights of its parent; None: the shared network's.
+
+    Raises:
+        TrainingError: The recipe names no steps for its level.
+    """
+    stage, name, steps = recipe.experts, tree.name_of(number), steps_of(recipe, tree, number)
+    inside: Counter[str] = Counter()
+    for leaf in tree.members(number):
+        inside.update(members[leaf.name])
+    told = tree.instruction(number)
+    data = recipe.data.model_copy(
+        update={
+            "patch": stage.patch,
+            "instruct": 1.0 if told else 0.0,
+            "told": list(told),
+            "damage": damage_of(inside, recipe.damage())
+            if not told
+            else damage_of_type(inside, told[0], recipe.damage()),
+        }
+    )
+    return Recipe(
+        name=name,
+        model=Model(name="compact", options=dict(base), start=str(start or recipe.base), train=stage.train),
+        data=Data.model_validate(data.model_dump()),
+        steps=steps,
+        batch=stage.batch,
+        seed=recipe.seed + number,
+        loss=Loss(l1=0.6, log_l1=0.05, presence=0, degree=0),
+        optimiser=stage.optimiser,
+        validation=recipe.held_out.model_copy(update={"damages": _validated(inside), "every": max(1, steps // 2)}),
+        save_every=recipe.save_every,
+        log_every=recipe.log_every,
+    )
+
+
+def damage_of(inside: Mapping[str, int], base: Damage) -> Damage:
+    """The damage that a group of several types is trained on, from what it holds.
+
+    Examples:
+        >>> made = damage_of({"noise-haze": 3, "light noise": 1}, Damage())
+        >>> made.single, made.types["noise"], made.types["haze"], made.types["rain"]
+        (0.25, 4.0, 3.0, 0.0)
+    """
+    total = sum(inside.values())
+    types: Counter[str] = Counter()
+    degrees: Counter[str] = Counter()
+    single = clean = 0
+    for words, count in inside.items():
+        degree, named = _read(words)
+        types.update(dict.fromkeys(named, count))
+        degrees.update({degree: count} if degree else {})
+        single += count if len(named) == 1 else 0
+        clean += count if not named else 0
+    mixed = 1 - (single + clean) / total
+    return base.model_copy(
+        update={
+            "clean": clean / total,
+            "single": single / total,
+            "named": mixed * base.named / max(1e-6, 1 - base.clean - base.single),
+            "types": {type_: float(types[type_]) for type_ in TYPES},
+            "levels": {d: float(degrees[d] + 1) for d in DEGREES},
+        }
+    )
+
+
+def damage_of_type(inside: Mapping[str, int], type_: str, base: Damage) -> Damage:
+    """The damage that a group of one type is trained on: that type alone, in the degrees that the group holds.
+
+    Examples:
+        >>> made = damage_of_type({"light rain": 3, "medium rain": 1, "heavy rain-haze": 1}, "rain", Damage())
+        >>> made.types, made.levels
+        ({'rain': 1.0}, {'light': 3.0, 'medium': 1.0, 'heavy': 0.0})
+    """
+    own = {_read(words)[0]: count for words, count in inside.items() if _read(words)[1] == (type_,)}
+    return base.model_copy(
+        update={
+            "clean": LEAST,
+            "single": 1 - LEAST,
+            "named": 0.0,
+            "gate": 0.0,
+            "types": {type_: 1.0},
+            "levels": {d: float(own.get(d, 0)) for d in DEGREES} if sum(own.values()) else base.levels,
+        }
+    )
+
+
+def _read(words: str) -> tuple[str | None, tuple[str, ...]]:
+    """Degree and types of what :func:`moir.training.tree.cluster.words` wrote."""
+    degree, _, types = words.rpartition(" ")
+    return degree or None, () if types == CLEAN else tuple(types.split("-"))
+
+
+def _validated(inside: Mapping[str, int]) -> list[str]:
+    """The three most frequent damages of a group, as specifications for the validation."""
+    specs: list[str] = []
+    for words, _ in Counter(inside).most_common():
+        degree, types = _read(words)
+        if types and len(specs) < 3:
+            specs.append(",".join(f"{type_}={degree or 'medium'}" for type_ in types))
+    return specs or [CLEAN]

@@ -1,0 +1,143 @@
+"""The recipe of the shipped form of UniRestorer: one file, four stages, each a section."""
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, field_validator
+
+from moir.base.errors import DeviceError
+from moir.training.recipe import Damage, Data, Optimiser, Positive, Section, Validation, Weight
+from moir.training.schedule import WARMUP, Schedule
+
+Steps = Annotated[int, Field(ge=0)]
+
+STAGES = ("extractor", "cluster", "experts", "router")
+
+
+class ExtractorStage(Section):
+    """Stage 1: the extractor is trained; see :class:`moir.universal.compact_extractor.CompactExtractor`."""
+
+    features: Positive = 128
+    """Length of a degradation representation."""
+    width: Positive = 32
+    """Channels of the first convolution."""
+    fresh: bool = False
+    """Whether it starts with fresh weights; otherwise as the shared network's own estimator, which has seen more."""
+    sizes: dict[int, Weight] = Field({96: 0.35, 160: 0.35, 256: 0.3})
+    """Sides of the pictures that are damaged and looked at, pixels, with their shares."""
+    steps: Positive = 600
+    batch: Positive = 64
+    precision: Literal["no", "bf16"] = "bf16"
+    contrast: Weight = 0.5
+    """Weight of the contrastive loss (equation 3)."""
+    presence: Weight = 1.0
+    """Weight of the binary cross-entropy of the types."""
+    degree: Weight = 0.3
+    """Weight of the cross-entropy of the degrees."""
+    optimiser: Optimiser = Optimiser(name="muon", learning_rate=1e-3, warmup=40, schedule="hold", decay=0.5, ema=0.99)
+
+
+class ClusterStage(Section):
+    """Stage 2: representations are clustered into the tree; see :mod:`moir.universal.clustering`."""
+
+    samples: Positive = 6000
+    """Damaged pictures to represent."""
+    groups: list[Positive] = Field([8, 18])
+    """Groups per level below ``all``, the coarsest first."""
+
+
+class ExpertsStage(Section):
+    """Stage 3: every group gets an expert: the shared network with some parameters of its own."""
+
+    train: list[str] = Field(["stem.*", "encoder1.*", "up1.*", "down1.*", "decoder1.*", "head.*", "*.film.*"])
+    """Which parameters an expert has of its own, as patterns of their names."""
+    steps: dict[str, Steps] = Field({"type": 300, "degree": 80})
+    """Steps for each level below ``all``, by the level's name. An expert of 0 steps is the same as its parent."""
+    more: dict[str, Steps] = Field({})
+    """Other numbers of steps for some experts, by name and level: ``noise (type)``."""
+    batch: Positive = 48
+    patch: Positive = 64
+    optimiser: Optimiser = Optimiser(name="muon", learning_rate=0.9e-3, warmup=20, schedule="hold", decay=0.5, ema=0.99)
+
+
+class RouterStage(Section):
+    """Stage 4: the router learns which leaf, and how fine (equations 7 to 9)."""
+
+    samples: Positive = 2000
+    """Damaged pictures; every expert restores each of them once, so that the router's epochs cost little."""
+    size: Positive = 256
+    """Side of these pictures, pixels."""
+    crop: Positive = 96
+    """Side of the part that the experts restore, pixels."""
+    epochs: Positive = 60
+    batch: Positive = 128
+    learning_rate: Annotated[float, Field(gt=0)] = 1e-3
+    reconstruction: Weight = 1.0
+    """Weight of the L1 error through the gate (equation 9)."""
+    regret: Weight = 0.1
+    """Weight of the expected loss of PSNR against the best expert, dB; own, see the router stage."""
+    uncertainty: Weight = 0.1
+    """Weight of equation 7."""
+    balance: Weight = 0.01
+    """Weight of equation 8."""
+
+
+class TreeRecipe(Section):
+    """One training of extractor, tree, experts and router for a shared network."""
+
+    name: str
+    base: str = "compact"
+    """Weights of the shared network, which stays as it is: it is the coarsest expert."""
+    stage: Literal["extractor", "cluster", "experts", "router", "all"] = "all"
+    """Which stage to run; ``all``: one after the other."""
+    data: Data
+    """Clean pictures, damaged on the fly; ``patch`` is set by each stage."""
+    extractor: ExtractorStage = ExtractorStage()
+    cluster: ClusterStage = ClusterStage()
+    experts: ExpertsStage = ExpertsStage()
+    router: RouterStage = RouterStage()
+    held_out: Validation = Validation()
+    """Pictures that are never trained on: the estimate is calibrated and the figures are drawn with them."""
+    seed: int = 0
+    save_every: Positive = 100
+    log_every: Positive = 20
+
+    @field_validator("data")
+    @classmethod
+    def _clean_pictures(cls, data: Data) -> Data:
+        if not data.folders:
+            raise ValueError("a tree is trained on clean pictures that are damaged on the fly: give data.folders")
+        return data
+
+    def run(
+        self, folder: str | Path, *, device: str | None = None, on_step: Callable[[Any], None] | None = None
+    ) -> Path:
+        """Run the stage, or all of them; see :func:`moir.training.tree.stages.train_tree`.
+
+        Raises:
+            DeviceError: Another device than the CPU is asked for.
+        """
+        from moir.training.loop import Progress
+        from moir.training.tree.stages import train_tree
+
+        if device not in (None, "cpu"):
+            raise DeviceError(f"a tree trains on the CPU for now, not on {device!r}; leave the device out")
+        began = time.monotonic()
+
+        def report(name: str, step: int, steps: int, losses: dict[str, float]) -> None:
+            if on_step is not None:
+                on_step(Progress(step, steps, losses, time.monotonic() - began))
+
+        return train_tree(self, folder, report)
+
+    def damage(self) -> Damage:
+        """What is done to the pictures."""
+        return self.data.damage
+
+
+def schedule_of_stage(stage: ExtractorStage) -> Schedule:
+    """The lengths of a stage, in steps."""
+    warmup = stage.optimiser.warmup
+    return Schedule(stage.steps, WARMUP if warmup is None else warmup, stage.steps)

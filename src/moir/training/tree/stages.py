@@ -1,0 +1,124 @@
+"""The four stages of the shipped form of UniRestorer, one after the other or one alone."""
+
+import json
+import logging
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch.utils.data import DataLoader, Subset
+
+from moir.base.errors import TrainingError
+from moir.checkpoints import read_tensors, write_tensors
+from moir.training.data import DamagedPatches, load_pictures
+from moir.training.tree import assembly, cluster, experts, extractor, figures
+from moir.training.tree.calibration import calibrate
+from moir.training.tree.outcomes import Batch, Outcomes, measure
+from moir.training.tree.recipe import STAGES, TreeRecipe
+from moir.training.tree.router import train_router
+from moir.universal.clustering import Clustering, nearest
+
+log = logging.getLogger(__name__)
+
+Report = Callable[[str, int, int, dict[str, float]], None]
+"""Called with the stage (or expert), steps done, all steps, and the terms of the loss."""
+
+
+def train_tree(recipe: TreeRecipe, folder: str | Path, on_step: Report | None = None) -> Path:
+    """Run the stage that the recipe names, or all of them; what is finished is left out.
+
+    The folder receives one folder per stage, each with its weights or tree, what is needed to go on after a stop, and
+    pictures to look at; and at last ``weights.safetensors`` with its card.
+
+    Args:
+        recipe: The run.
+        folder: Where everything is written.
+        on_step: See :data:`Report`.
+
+    Returns:
+        What the last stage wrote.
+
+    Raises:
+        TrainingError: A stage that this one needs has not been run.
+    """
+    out = Path(folder)
+    wanted = STAGES if recipe.stage == "all" else (recipe.stage,)
+    stages = {"extractor": _extractor, "cluster": _cluster, "experts": _experts, "router": _router}
+    for stage in wanted:
+        log.info("stage %s", stage)
+        written = stages[stage](recipe, out, on_step)
+    return written
+
+
+def _extractor(recipe: TreeRecipe, out: Path, on_step: Report | None) -> Path:
+    own = out / "extractor"
+    report = None if on_step is None else (lambda step, steps, losses: on_step("extractor", step, steps, losses))
+    path = extractor.train_extractor(recipe, own, report)
+    if recipe.held_out.folders:
+        network = cluster.load_extractor(recipe, path)
+        held_out = calibrate(network, recipe)
+        write_tensors(path, network.state_dict(), overwrite=True)
+        figures.draw_reliability(held_out, network, own / "reliability.png")
+        figures.draw_confusion(held_out, network, own / "confusion.png")
+    return path
+
+
+def _cluster(recipe: TreeRecipe, out: Path, on_step: Report | None) -> Path:
+    own = out / "cluster"
+    clustering = cluster.make_tree(recipe, _needed(out / "extractor" / extractor.WEIGHTS), own)
+    found = cluster.Represented(**read_tensors(own / cluster.REPRESENTATIONS)[0])
+    figures.draw_embedding(found, clustering, own / "embedding.png")
+    figures.draw_tree(clustering.tree, _members(own), own / "tree.png")
+    return own / cluster.TREE
+
+
+def _experts(recipe: TreeRecipe, out: Path, on_step: Report | None) -> Path:
+    clustering = Clustering.load(_needed(out / "cluster" / cluster.TREE))
+    own = out / "experts"
+    report = None if on_step is None else (lambda name, p: on_step(name, p.step, p.steps, p.losses))
+    experts.train_experts(recipe, clustering.tree, _members(out / "cluster"), own, report)
+    return own
+
+
+def _router(recipe: TreeRecipe, out: Path, on_step: Report | None) -> Path:
+    own, stage = out / "router", recipe.router
+    own.mkdir(parents=True, exist_ok=True)
+    clustering = Clustering.load(_needed(out / "cluster" / cluster.TREE))
+    seen = _needed(out / "extractor" / extractor.WEIGHTS)
+    tree = clustering.tree
+    weights = {n: _needed(experts.weights_of(out / "experts", tree, n)) for n in experts.trained_experts(recipe, tree)}
+    network = assembly.assemble(recipe, tree, seen, weights)
+    table = own / "outcomes.safetensors"
+    if not table.exists():
+        batches = _damaged(recipe, stage.samples, stage.size)
+        report = None if on_step is None else (lambda done: on_step("outcomes", done, stage.samples, {}))
+        measure(network, batches, stage.crop, report).save(table)
+    outcomes = Outcomes.load(table)
+    leaf = torch.from_numpy(nearest(np.asarray(outcomes.points), clustering.centres))
+    centres = torch.from_numpy(clustering.centres).float()
+    router = train_router(outcomes, tree, centres, leaf, stage, recipe.seed)
+    write_tensors(own / "router.safetensors", router.state_dict(), overwrite=True)
+    figures.draw_usage(router(outcomes.points), tree, outcomes, own / "usage.png")
+    figures.draw_granularity(router(outcomes.points), tree, centres[leaf], own / "granularity.png")
+    network = assembly.assemble(recipe, tree, seen, weights, router)
+    assembly.save(network, out / "weights.safetensors", recipe, {"samples": stage.samples})
+    return out / "weights.safetensors"
+
+
+def _damaged(recipe: TreeRecipe, count: int, side: int) -> Iterator[Batch]:
+    """Damaged training pictures that no expert was trained on: of another seed."""
+    data = recipe.data.model_copy(update={"patch": side, "instruct": 0.0})
+    samples = DamagedPatches(load_pictures(recipe.data.folders, side), data, recipe.seed + 2)
+    yield from DataLoader(Subset(samples, range(count)), batch_size=16, num_workers=recipe.data.workers)
+
+
+def _members(folder: Path) -> dict[str, dict[str, int]]:
+    members: dict[str, dict[str, int]] = json.loads(_needed(folder / cluster.MEMBERS).read_text())
+    return members
+
+
+def _needed(path: Path) -> Path:
+    if not path.exists():
+        raise TrainingError(f"{path} is not there: run the stages before this one first ({', '.join(STAGES)})")
+    return path

@@ -1,0 +1,223 @@
+"""The shipped form of UniRestorer is trained in four stages, on tiny networks and made-up pictures."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from moir.base.errors import RecipeError, TrainingError
+from moir.checkpoints import Card, read_tensors, write_tensors
+from moir.checkpoints.card import sha256_of
+from moir.models import create_model, load_model
+from moir.picture import from_tensor, write
+from moir.training import load_recipe
+from moir.training.recipe import Damage
+from moir.training.tree.calibration import expected_calibration_error, fit
+from moir.training.tree.experts import damage_of, recipe_of, trained_experts
+from moir.training.tree.outcomes import Outcomes, measure
+from moir.training.tree.router import expected_loss, train_router
+from moir.training.tree.stages import train_tree
+from moir.universal.clustering import Label, cluster_tree
+from moir.universal.compact_tree import CompactUniRestorer
+
+TINY = {"width": 8, "encoder_blocks": (1, 1), "middle_blocks": 1, "decoder_blocks": (1, 1), "embedding": 8}
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory) -> Path:
+    """A folder with pictures and a tiny shared network."""
+    root = tmp_path_factory.mktemp("tree")
+    generator = torch.Generator().manual_seed(0)
+    for part, count in (("train", 4), ("held_out", 2)):
+        for number in range(count):
+            small = torch.rand(1, 3, 9, 9, generator=generator)
+            picture = torch.nn.functional.interpolate(small, size=(104, 96), mode="bicubic").clamp(0, 1)
+            write(from_tensor(picture[0]), root / part / f"{number}.png")
+    torch.manual_seed(0)
+    base = create_model("test_compact")
+    write_tensors(root / "base.safetensors", base.state_dict())
+    card = Card("base", "compact", base.options, sha256=sha256_of(root / "base.safetensors"))
+    card.write(root / "base.json")
+    return root
+
+
+def text(place: Path, **changes: object) -> Path:
+    """A recipe that runs in seconds."""
+    content = {
+        "kind": "tree",
+        "name": "tiny",
+        "base": str(place / "base.safetensors"),
+        "data": {
+            "folders": [str(place / "train")],
+            "workers": 0,
+            "instruct": 0,
+            "damage": {"types": {"noise": 1, "haze": 1, "blur": 1}},
+        },
+        "extractor": {"steps": 3, "batch": 8, "sizes": {64: 1, 80: 1}, "features": 8, "width": 4, "fresh": True},
+        "cluster": {"samples": 40, "groups": [2, 4]},
+        "experts": {"steps": {"type": 2, "degree": 1}, "batch": 2, "patch": 32},
+        "router": {"samples": 32, "size": 64, "crop": 32, "epochs": 2, "batch": 16},
+        "held_out": {"folders": [str(place / "held_out")], "limit": 1, "crop": 64},
+        "save_every": 1,
+        **changes,
+    }
+    path = place / "recipe.yaml"
+    path.write_text(json.dumps(content))
+    return path
+
+
+def test_all_stages_make_a_network_that_restores_and_figures(place):
+    out = place / "run"
+    seen: list[tuple[str, int, int]] = []
+    weights = train_tree(load_recipe(text(place)), out, lambda *step: seen.append(step[:3]))
+    assert ("extractor", 3, 3) in seen
+    network, card = load_model(str(weights))
+    assert isinstance(network, CompactUniRestorer)
+    assert card.parts == {}  # the shared network is not a shipped one, so it is in the file
+    x = torch.rand(1, 3, 70, 50)
+    assert network(x).shape == x.shape
+    for number in network.trained:  # every expert differs from the shared network, and only where it may
+        names = dict(network.experts[number].named_parameters())
+        assert any(not torch.equal(value, network.base.get_parameter(name)) for name, value in names.items())
+        assert not any(name.startswith(("middle.0.conv", "estimator")) for name in names)
+    for figure in (
+        "extractor/reliability.png",
+        "extractor/confusion.png",
+        "cluster/embedding.png",
+        "cluster/tree.png",
+        "router/usage.png",
+        "router/granularity.png",
+    ):
+        assert (out / figure).stat().st_size > 1000, figure
+    members = json.loads((out / "cluster" / "members.json").read_text())
+    assert sum(sum(count.values()) for count in members.values()) == 40
+
+
+def test_a_stopped_run_goes_on_to_the_same_end(place, tmp_path):
+    whole = load_recipe(text(place), {"stage": "extractor"})
+    once, _ = read_tensors(train_tree(whole, tmp_path / "once"))
+
+    class Stopped(Exception):
+        pass
+
+    def stop(name: str, step: int, steps: int, losses: dict[str, float]) -> None:
+        if step == 2:
+            raise Stopped
+
+    with pytest.raises(Stopped):
+        train_tree(whole, tmp_path / "twice", stop)
+    twice, _ = read_tensors(train_tree(whole, tmp_path / "twice"))
+    assert all(torch.equal(value, twice[name]) for name, value in once.items())
+
+
+def test_a_stage_says_what_it_needs(place, tmp_path):
+    with pytest.raises(TrainingError, match=r"extractor\.safetensors is not there: run the stages before"):
+        train_tree(load_recipe(text(place), {"stage": "cluster"}), tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("stage", "expert", "stage"),
+        ("extractor.stepz", "3", "did you mean steps"),
+        ("data.folders", "[]", "exactly one of folders"),
+    ],
+)
+def test_wrong_recipes_are_refused(place, key, value, message):
+    with pytest.raises(RecipeError, match=message):
+        load_recipe(text(place), {key: value})
+
+
+def test_shipped_recipes_load():
+    folder = Path(__file__).parents[2] / "recipes" / "tree"
+    stages = {path.stem: load_recipe(path).stage for path in folder.glob("*.yaml")}
+    assert stages == {name: name for name in ("all", "extractor", "cluster", "experts", "router")}
+
+
+def _tree():
+    points = [[0.0], [0.1], [1.0], [1.1], [9.0], [9.1]]
+    labels = [Label(("rain",), "light")] * 2 + [Label(("rain",), "heavy")] * 2 + [Label(())] * 2
+    return cluster_tree(points, labels, (2, 3)).tree
+
+
+def test_experts_of_one_type_are_told_what_they_are_for(place):
+    recipe, tree = load_recipe(text(place)), _tree()
+    members = {"light rain": {"light rain": 5}, "heavy rain": {"heavy rain": 4, "rain-haze": 1}, "clean": {"clean": 3}}
+    numbers = trained_experts(recipe, tree)
+    assert [tree.name_of(n) for n in numbers] == ["rain", "light rain", "heavy rain"]
+    run = recipe_of(recipe, tree, members, numbers[2], TINY, Path("parent.safetensors"))
+    assert run.data.told == ["rain"]
+    assert run.data.instruct == 1
+    assert run.data.damage.levels["light"] == 0
+    assert run.model.start == "parent.safetensors"
+
+
+def test_mixes_are_trained_on_what_they_hold():
+    damage = damage_of({"noise-haze": 6, "heavy noise-haze": 2, "clean": 2}, Damage())
+    assert damage.single == 0
+    assert damage.clean == pytest.approx(0.2)
+    assert damage.types["rain"] == 0
+    assert damage.types["noise"] == damage.types["haze"] == 8
+
+
+def test_calibration_undoes_overconfidence():
+    generator = torch.Generator().manual_seed(0)
+    logits = torch.randn(4000, 7, generator=generator) * 2
+    truth = (torch.rand(4000, 7, generator=generator) < torch.sigmoid(logits)).float()
+    slope, offset = fit(3 * logits + 1, truth)
+    torch.testing.assert_close(slope, torch.full((7,), 1 / 3), atol=0.05, rtol=0)
+    before = expected_calibration_error(torch.sigmoid(3 * logits[:, 0] + 1), truth[:, 0])
+    after = expected_calibration_error(torch.sigmoid((3 * logits[:, 0] + 1) * slope[0] + offset[0]), truth[:, 0])
+    assert after < 0.03 < before
+
+
+@pytest.fixture
+def outcomes() -> tuple[Outcomes, torch.Tensor, torch.Tensor]:
+    """Two kinds of pictures, each with an expert of its own; of every fifth picture nothing can be known."""
+    generator = torch.Generator().manual_seed(0)
+    tree = _tree()
+    leaf = torch.randint(3, (300,), generator=generator)
+    centres = torch.eye(3)
+    points = centres[leaf] + 0.05 * torch.randn(300, 3, generator=generator)
+    mse = torch.full((300, tree.experts), 1e-2)
+    mse[torch.arange(300), tree.table()[leaf, 2]] = 1e-3
+    unsure = torch.arange(300) % 5 == 0
+    points[unsure] = 0
+    mse[unsure] = 1e-2
+    mse[unsure, 0] = 1e-3
+    zero = torch.zeros(300, 7)
+    return Outcomes(points, zero, zero.long(), mse, mse.sqrt(), zero[:, :1] + mse * 0, mse[:, 0]), leaf, centres
+
+
+def test_the_router_goes_fine_where_it_knows_and_coarse_where_it_does_not(place, outcomes):
+    found, leaf, centres = outcomes
+    tree = _tree()
+    stage = load_recipe(text(place), {"router.epochs": "60", "router.batch": "64"}).router
+    route = train_router(found, tree, centres, leaf, stage)(found.points)
+    unsure = torch.arange(300) % 5 == 0
+    assert (route.level[unsure] == 0).float().mean() > 0.95
+    sure = ~unsure
+    assert (route.leaf[sure] == leaf[sure]).float().mean() > 0.95
+    assert (route.level[sure] == 2).float().mean() > 0.95
+
+
+def test_expected_loss_is_zero_only_for_the_best_choice():
+    psnr = torch.tensor([[20.0, 30.0, 25.0]])
+    table = torch.tensor([[0, 1], [0, 2]])
+    sure, level = torch.tensor([[1.0, 0.0]]), torch.tensor([[0.0, 1.0]])
+    assert expected_loss(psnr, sure, level, table).item() == 0
+    assert expected_loss(psnr, sure.flip(1), level, table).item() == 5
+
+
+def test_outcomes_are_those_of_each_expert(tmp_path):
+    torch.manual_seed(0)
+    network = create_model("test_unirestorer_compact").eval()
+    x = torch.rand(2, 3, 64, 64)
+    batch = {"input": x, "target": x * 0.9, "presence": torch.zeros(2, 7), "degree": torch.zeros(2, 7).long()}
+    found = measure(network, [batch], crop=None)
+    clean = next(n for n in range(network.tree.experts) if network.tree.is_clean(n))
+    torch.testing.assert_close(found.mse[:, clean], found.before)
+    assert found.mse.shape == (2, network.tree.experts)
+    found.save(tmp_path / "outcomes.safetensors")
+    assert torch.equal(Outcomes.load(tmp_path / "outcomes.safetensors").psnr, found.psnr)
