@@ -3,9 +3,9 @@
     python benchmarks/universal/routing.py RUN --data ROOT [--pictures 20] [--output FILE.md]
 
 RUN is the folder of `moir train recipes/tree/all.yaml`; ROOT holds cid22_validation, whose pictures were neither
-trained on nor used to calibrate. The settings are those of the UniRestorer paper (arXiv 2412.20157): seven single and seven
-mixed degradations, in- and out-of-distribution, made by `moir degrade` with a fixed seed. Every expert restores the
-centre of each picture once, with the decision on the whole; the ways of choosing are then compared on one table of
+trained on nor used to calibrate. The settings are those of the UniRestorer paper (arXiv 2412.20157): seven single and
+seven mixed degradations, in- and out-of-distribution, made by `moir degrade` with a fixed seed. Every expert restores
+the centre of each picture once, with the decision on the whole; the ways of choosing are then compared on one table of
 PSNRs, so they see the same pictures, the same noise and the same rounding (bf16 on a CPU).
 
 Protocol: centre crop of 160 px, prediction clamped and not rounded, PSNR over RGB, mean over n pictures, dB.
@@ -144,8 +144,9 @@ def report(network: CompactUniRestorer, found: dict[Setting, Outcomes], run: Pat
     router = _router_of(network)
     lines = [
         f"Protocol: {pictures} pictures of cid22_validation, decision on {WHOLE} px, centre {CROP} px scored, PSNR "
-        "over RGB (dB), mean. `random` is the expectation over a random leaf and level; `oracle` takes the best expert of "
-        "each picture, which nobody can know; `told` is the router with the tree pruned to the types that are there.",
+        "over RGB (dB), mean. `random` is the expectation over a random leaf and level; `oracle` takes the best expert "
+        "of each picture, which nobody can know; `told` is the router with the tree pruned to the types that are "
+        "there.",
         "",
     ]
     for where in RANGES:

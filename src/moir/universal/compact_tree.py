@@ -27,6 +27,8 @@ FINE = ("stem.*", "encoder1.*", "up1.*", "down1.*", "decoder1.*", "head.*", "*.f
 class CompactUniRestorer(RestorationNetwork, RouterParts):
     """UniRestorer (arXiv 2412.20157) whose experts share one :class:`~moir.networks.compact.Compact`.
 
+    Extractor and experts are frozen; what trains is the router.
+
     Context (:meth:`analyse`):
         ``presence`` (B, 7), ``degree`` (B, 7, 3): the extractor's calibrated estimate, as logits.
         ``expert`` (B,): the number of the expert chosen; ``leaf`` (B,), ``level`` (B,): where it stands in the tree.
@@ -79,6 +81,8 @@ class CompactUniRestorer(RestorationNetwork, RouterParts):
         self.experts = nn.ModuleList([nn.Module() for _ in range(self.tree.experts)])
         for number in self.trained:
             _hold(self.experts[number], {name: self.base.get_parameter(name) for name in self.own_names})
+        for part in (self.base, self.extractor, self.experts):  # trained in stages of their own
+            part.requires_grad_(False)
         self._assembled: dict[int, Compact] = {}
 
     def __getstate__(self) -> dict[str, Any]:
@@ -103,9 +107,9 @@ class CompactUniRestorer(RestorationNetwork, RouterParts):
             shared = dict(self.base.named_parameters())
             for name in shared:
                 _put(network, name, own.get(name, shared[name]))
-            for module in network.modules():
-                if isinstance(module, nn.Conv2d):
-                    module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+            for name, parameter in own.items():  # laid out like the shared network, which the runtime prepares
+                if shared[name].dim() == 4 and shared[name].is_contiguous(memory_format=torch.channels_last):
+                    parameter.data = parameter.data.contiguous(memory_format=torch.channels_last)
             self._assembled[number] = network.train(self.training)
         return self._assembled[number]
 

@@ -1,0 +1,168 @@
+"""The shipped form of UniRestorer: experts that share one network."""
+
+import copy
+
+import pytest
+import torch
+
+from moir.base.errors import InvalidValueError, UnknownNameError
+from moir.base.names import TYPES
+from moir.models import create_model
+from moir.networks.compact import Compact
+from moir.universal.compact_extractor import CompactExtractor, contrastive_loss
+from moir.universal.compact_tree import CompactUniRestorer
+
+
+@pytest.fixture
+def network() -> CompactUniRestorer:
+    torch.manual_seed(0)
+    made = create_model("test_unirestorer_compact")
+    with torch.no_grad():  # away from initial values, so that every expert and every route is different
+        for parameter in made.parameters():
+            parameter.add_(0.03 * torch.randn(parameter.shape))
+    assert isinstance(made, CompactUniRestorer)
+    return made.eval()
+
+
+def number_of(network: CompactUniRestorer, name: str, level: str) -> int:
+    tree = network.tree
+    return next(n for n in range(tree.experts) if (tree.name_of(n), tree.level_of(n)) == (name, level))
+
+
+def test_experts_share_what_is_not_their_own(network):
+    expert = network.expert(number_of(network, "light noise", "degree"))
+    own = set(network.own_names)
+    for name, parameter in expert.named_parameters():
+        assert (parameter is network.base.get_parameter(name)) == (name not in own)
+
+
+def test_an_expert_is_the_shared_network_with_its_own_parameters_put_in(network):
+    number = number_of(network, "noise", "type")
+    x = torch.rand(2, 3, 21, 30)
+    whole = copy.deepcopy(network.base)
+    whole.load_state_dict(dict(network.experts[number].named_parameters()), strict=False)
+    context = network.analyse(x)
+    told = whole.instruct(whole.analyse(x), ["noise"])
+    torch.testing.assert_close(network.restore_with(number, x, context), whole(x, told))
+
+
+def test_the_coarsest_expert_is_the_shared_network(network):
+    x = torch.rand(1, 3, 40, 33)
+    torch.testing.assert_close(network.restore_with(0, x, network.analyse(x)), network.base(x))
+
+
+def test_clean_pictures_come_back_untouched(network):
+    x = torch.rand(1, 3, 20, 20)
+    for number in range(network.tree.experts):
+        if network.tree.is_clean(number):
+            assert torch.equal(network.restore_with(number, x, network.analyse(x)), x)
+            with pytest.raises(InvalidValueError, match="identity"):
+                network.expert(number)
+
+
+def test_an_expert_without_parameters_does_what_its_parent_does():
+    torch.manual_seed(0)
+    network = create_model("test_unirestorer_compact", trained=[2]).eval()
+    x = torch.rand(1, 3, 20, 20)
+    context = network.analyse(x)
+    child = number_of(network, "heavy noise", "degree")
+    assert network.owner_of(child) == 2
+    assert torch.equal(network.restore_with(child, x, context), network.restore_with(2, x, context))
+    assert network.owner_of(number_of(network, "rain-haze", "degree")) == 0
+
+
+def test_a_batch_with_several_routes_is_that_of_its_pictures(network):
+    x = torch.rand(4, 3, 24, 17)
+    context = dict(network.analyse(x))
+    context["expert"] = torch.tensor([0, 2, 1, 2])
+    together = network(x, context)
+    for row in range(4):
+        alone = network(x[row : row + 1], {name: value[row : row + 1] for name, value in context.items()})
+        torch.testing.assert_close(together[row : row + 1], alone, atol=1e-5, rtol=1e-4)
+
+
+def test_tiles_share_the_picture_s_route(network):
+    x = torch.rand(1, 3, 64, 64)
+    context = network.analyse(x)
+    whole = network(x, context)
+    tiles = network(torch.cat([x[..., :48], x[..., 16:]]), context)
+    assert whole.shape == x.shape
+    assert tiles.shape == (2, 3, 64, 48)
+
+
+def test_instructions_prune_the_tree(network):
+    context = network.analyse(torch.rand(2, 3, 40, 40))
+    told = network.instruct(context, ["noise"])
+    leaves = [network.tree.leaves[i] for i in told["leaf"].tolist()]
+    assert all(leaf.types == ("noise",) for leaf in leaves)
+    assert all(name in ("noise", "light noise", "heavy noise") for name, _ in network.account(told))
+    assert told["remove"].tolist() == [[1.0, *[0.0] * 6, 1.0]] * 2
+
+
+def test_where_no_expert_is_for_it_the_shared_network_is_told(network):
+    told = network.instruct(network.analyse(torch.rand(1, 3, 40, 40)), ["jpeg", "blur"])
+    assert network.account(told) == [("all", "all")]
+    assert told["remove"][0].tolist() == [float(t in ("jpeg", "blur")) for t in TYPES] + [1.0]
+    with pytest.raises(UnknownNameError, match="rain"):
+        network.instruct(told, ["rian"])
+
+
+def test_a_copy_and_a_reload_are_independent(network, tmp_path):
+    x = torch.rand(1, 3, 24, 24)
+    before = network.restore_with(2, x, network.analyse(x))
+    other = copy.deepcopy(network)
+    with torch.no_grad():
+        other.experts[2].get_parameter("head.bias").add_(1.0)
+    assert torch.equal(network.restore_with(2, x, network.analyse(x)), before)
+    assert not torch.allclose(other.restore_with(2, x, other.analyse(x)), before)
+    fresh = create_model("test_unirestorer_compact").eval()
+    fresh.load_state_dict(network.state_dict())
+    torch.testing.assert_close(fresh.restore_with(2, x, fresh.analyse(x)), before)
+
+
+def test_an_unknown_pattern_is_refused():
+    with pytest.raises(InvalidValueError, match="encoder9"):
+        create_model("test_unirestorer_compact", own=["encoder9.*"])
+
+
+def test_the_extractor_starts_as_the_estimator_it_is_given():
+    torch.manual_seed(0)
+    base = Compact(embedding=16, estimator_width=8)
+    extractor = CompactExtractor(features=24, width=8)
+    extractor.start_from(base.estimator)
+    x = torch.rand(2, 3, 130, 200)
+    presence, degree = extractor.estimate(extractor(x))
+    context = base.analyse(x)
+    torch.testing.assert_close(presence, context["presence"], atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(degree, context["degree"], atol=1e-4, rtol=1e-4)
+    with pytest.raises(InvalidValueError, match="width"):
+        CompactExtractor(features=24, width=9).start_from(base.estimator)
+
+
+def test_names_of_one_damage_are_one_embedding():
+    extractor = CompactExtractor(features=8, width=4)
+    presence = torch.tensor([[1.0, 0, 0, 0, 0, 0, 0], [1.0, 0, 0, 0, 0, 0, 0], [1.0, 1, 0, 0, 0, 0, 0], [0.0] * 7])
+    degree = torch.where(presence > 0, 1, -1)
+    degree[1, 0] = 2
+    names = extractor.name_embedding(presence, degree)
+    torch.testing.assert_close(names.norm(dim=1), torch.ones(4))
+    assert len({tuple(row) for row in names.tolist()}) == 4
+
+
+def test_the_contrastive_loss_draws_pictures_to_their_names_and_not_from_each_other():
+    names = torch.eye(4)[[0, 0, 1, 2]]
+    labels = [(0,), (0,), (1,), (2,)]
+    sharpness = torch.tensor(4.0)
+    right = contrastive_loss(3 * names, names, labels, sharpness)
+    wrong = contrastive_loss(3 * names.roll(2, 0), names, labels, sharpness)
+    # Two of four pictures share a name: their logits are split between two equal places, log 2 for these two.
+    torch.testing.assert_close(right, torch.tensor(2.0).log() / 2, atol=1e-4, rtol=0)
+    assert wrong > 10
+
+
+def test_representations_of_crops_are_those_of_the_pictures_they_are():
+    extractor = CompactExtractor(features=8, width=4).eval()
+    crops, thumbnail = torch.rand(2, 3, 3, 64, 64), torch.rand(2, 3, 64, 64)
+    each = extractor.crop_representations(crops, thumbnail)
+    assert each.shape == (2, 3, 8)
+    torch.testing.assert_close(each[:, 1], extractor.represent(crops[:, 1:2], thumbnail))
