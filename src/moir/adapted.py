@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from moir.base.errors import CheckpointError
+from moir.base.files import check_absent, write_text
 
 if TYPE_CHECKING:
     from torch import nn
@@ -73,7 +75,7 @@ def save_adapter(
     *,
     overwrite: bool = False,
 ) -> AdapterFacts:
-    """Write one attachment of a network to a file.
+    """Write one attachment of a network to a file, and its card (the header and the file's sha256, as JSON) beside it.
 
     Args:
         path: The file, ``NAME.safetensors``.
@@ -87,12 +89,14 @@ def save_adapter(
         What the file's header says.
 
     Raises:
-        OutputExistsError: The file is there, and replacing it was not asked for.
+        OutputExistsError: The file or its card is there, and replacing it was not asked for.
         UnknownNameError: Nothing of that name is attached.
     """
     from moir.adapters import adapter_state, attached, parameter_count
     from moir.checkpoints import write_tensors
+    from moir.checkpoints.card import sha256_of
 
+    check_absent(card_path(path), overwrite=overwrite)
     state = adapter_state(network, name)
     attachment = attached(network)[name]
     facts = AdapterFacts(
@@ -105,8 +109,16 @@ def save_adapter(
         parameters=parameter_count(network, name),
         notes=notes or {},
     )
-    write_tensors(path, state, {"format": FORMAT, **vars(facts)}, overwrite=overwrite)
+    header = {"format": FORMAT, **vars(facts)}
+    write_tensors(path, state, header, overwrite=overwrite)
+    card = json.dumps({**header, "sha256": sha256_of(path)}, indent=1, ensure_ascii=False)
+    write_text(card_path(path), card + "\n", overwrite=overwrite)
     return facts
+
+
+def card_path(path: str | Path) -> Path:
+    """Where the card of an adapter's file lies: ``NAME.json`` beside it."""
+    return Path(path).with_suffix(".json")
 
 
 def read_adapter_facts(path: str | Path) -> AdapterFacts:
@@ -119,7 +131,12 @@ def read_adapter_facts(path: str | Path) -> AdapterFacts:
 
 
 def load_adapter(
-    network: RestorationNetwork, path: str | Path, name: str | None = None, *, any_base: bool = False
+    network: RestorationNetwork,
+    path: str | Path,
+    name: str | None = None,
+    *,
+    any_base: bool = False,
+    model: str | None = None,
 ) -> AdapterFacts:
     """Attach an adapter from its file to the network that it belongs to.
 
@@ -128,6 +145,7 @@ def load_adapter(
         path: The file.
         name: Of the attachment; None: as in the file.
         any_base: Also accept a network of other weights than those the adapter was trained on.
+        model: What messages call the network; None: its type.
 
     Returns:
         What the file's header says.
@@ -142,10 +160,11 @@ def load_adapter(
 
     facts, tensors = _read(path)
     name = facts.name if name is None else name
-    if not any_base and fingerprint(network) != facts.base:
+    if not any_base and (own := fingerprint(network)) != facts.base:
+        called = type(network).__name__ if model is None else model
         raise CheckpointError(
-            f"{path} belongs to {facts.model} with the weights it was trained on, and this {type(network).__name__} "
-            f"has others; load {facts.model}, or allow any base to try it all the same"
+            f"{path} belongs to {facts.model} with the weights it was trained on ({facts.base[:8]}), not to this "
+            f"{called} ({own[:8]}); use {facts.model} with those weights, or adapt {called} anew"
         )
     wanted = [p for p in network.parameters() if p.requires_grad]
     try:

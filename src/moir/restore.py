@@ -2,7 +2,8 @@
 
 import os
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,8 @@ import numpy as np
 import torch
 from PIL import Image
 
+from moir.adapted import load_adapter
+from moir.adapters import attached, set_active
 from moir.base.errors import InvalidValueError, TensorShapeError
 from moir.base.names import TASKS, TYPE_OF_TASK, check_name
 from moir.checkpoints import Card
@@ -19,9 +22,13 @@ from moir.models import DEFAULT, load_model
 from moir.networks.base import RestorationNetwork, select
 from moir.picture import Picture, from_array, from_pil, from_tensor, prepare_colour, read, write
 from moir.runtime import Engine
+from moir.runtime.scaling import enlarged
 
 Input = str | os.PathLike[str] | Image.Image | np.ndarray[Any, Any] | torch.Tensor | Picture
 """What can be restored: a path, a PIL image, an array (H, W[, C]), a tensor (3, H, W), or a Picture."""
+
+ALONE = "none"
+"""What is named in place of an adapter to restore without one."""
 
 
 @dataclass(frozen=True)
@@ -33,8 +40,8 @@ class Restoration:
         estimate: What was found, the most probable first; empty if the model estimates nothing.
         uncertainty: How unsure the estimate is; see :func:`moir.findings.uncertainty`. None if the model does not say.
         model: Name of the model.
-        expert: Name of the expert that restored it.
-        granularity: Its level in the tree of experts; ``all`` for one network for everything.
+        expert: Name of the expert or adapter that restored it.
+        granularity: Its level in the tree of experts; ``all`` for one network for everything; ``adapter``.
         strength: How much of the change was applied, 0..1.
         tiles: Into how many tiles the picture was cut.
         seconds: Time for estimate and restoration, without reading and writing files.
@@ -88,7 +95,7 @@ class Restorer:
     """Restores pictures with one model. Made by :func:`load`.
 
     Args:
-        network: The network.
+        network: The network. Where adapters are attached, the first one acts unless another is named.
         name: What reports call the model.
         device: ``cpu``, ``cuda``, ``mps``, ...; None: the best there is.
         precision: ``float32``, ``bf16``, ``fp16``; None: bf16 where the processor has it and the network allows it.
@@ -115,6 +122,9 @@ class Restorer:
     ) -> None:
         self.name = name
         self.card = card
+        self.adapters = tuple(attached(network))
+        if self.adapters:
+            set_active(network, self.adapters[0])
         self.engine = Engine(network, device, precision, tile, card.bytes_per_pixel if card else None)
 
     def __call__(
@@ -123,6 +133,7 @@ class Restorer:
         *,
         task: str | Sequence[str] | None = None,
         strength: float = 1.0,
+        adapter: str | None = None,
         on_tile: Callable[[int, int], None] | None = None,
     ) -> Restoration:
         """Restore one picture of any size.
@@ -131,14 +142,15 @@ class Restorer:
             picture: See :data:`Input`. Arrays are RGB, uint8, uint16 or float in [0, 1].
             task: What to remove (``derain``, or several); other damage is left. None: whatever is found.
             strength: How much of the change to apply: 0 gives the input, 1 the full restoration.
+            adapter: The adapter that acts, by its name, or ``"none"``; None: the first that was loaded, if any was.
             on_tile: Called after every tile with tiles done and all tiles.
 
         Raises:
             PictureError: The file cannot be read.
             TensorShapeError, InvalidValueError: The array or tensor, or ``strength``, is not as described.
-            UnknownNameError: An unknown task.
+            UnknownNameError: An unknown task or adapter.
         """
-        return self.batch([picture], task=task, strength=strength, on_tile=on_tile)[0]
+        return self.batch([picture], task=task, strength=strength, adapter=adapter, on_tile=on_tile)[0]
 
     def batch(
         self,
@@ -146,25 +158,27 @@ class Restorer:
         *,
         task: str | Sequence[str] | None = None,
         strength: float = 1.0,
+        adapter: str | Sequence[str | None] | None = None,
         on_tile: Callable[[int, int], None] | None = None,
     ) -> list[Restoration]:
-        """Restore several pictures; those of one size go through the network together.
+        """Restore several pictures; those of one size (and adapter) go through the network together.
 
-        The results are those of restoring them one by one. Arguments as for a single picture.
+        The results are those of restoring them one by one. Arguments as for a single picture; ``adapter`` may also be a
+        name for each. Adapters are switched in the network itself: a restorer that has some serves one thread.
         """
         if not 0 <= strength <= 1:
             raise InvalidValueError(f"strength {strength!r} is outside 0..1: 0 gives the input, 1 the full restoration")
         types = self._types(task)
         opened = [as_picture(picture) for picture in pictures]
+        names = self._names(adapter, len(opened))
         results: dict[int, Restoration] = {}
-        sizes: dict[tuple[int, int], list[int]] = {}
-        for number, picture in enumerate(opened):
-            sizes.setdefault((picture.height, picture.width), []).append(number)
-        for group in sizes.values():
-            for number, result in zip(
-                group, self._same_size([opened[i] for i in group], types, strength, on_tile), strict=True
-            ):
-                results[number] = result
+        alike: dict[tuple[int, int, str], list[int]] = {}
+        for number, (picture, name) in enumerate(zip(opened, names, strict=True)):
+            alike.setdefault((picture.height, picture.width, name), []).append(number)
+        for (*_, name), group in alike.items():
+            with self.acting(name):
+                restored = self._same_size([opened[i] for i in group], types, strength, name, on_tile)
+            results.update(zip(group, restored, strict=True))
         return [results[number] for number in range(len(opened))]
 
     def inspect(self, picture: Input) -> Inspection:
@@ -214,6 +228,7 @@ class Restorer:
         pictures: list[Picture],
         types: list[str] | None,
         strength: float,
+        adapter: str,
         on_tile: Callable[[int, int], None] | None,
     ) -> list[Restoration]:
         began = time.perf_counter()
@@ -221,10 +236,12 @@ class Restorer:
         x = torch.stack(colours) if len(colours) > 1 else colours[0][None]  # one large picture is not copied
         context = self.engine.analyse(x, types)
         chosen = self.engine.network.account(context) or [(self.name, "all")] * len(pictures)
+        if adapter != ALONE:
+            chosen = [(adapter, "adapter")] * len(pictures)
         output = self.engine.restore(x, context, on_tile)
         restored = output.pictures
         if strength < 1:
-            restored = torch.lerp(x, restored, strength)
+            restored = torch.lerp(enlarged(x, self.engine.network.scale), restored, strength)
         seconds = (time.perf_counter() - began) / len(pictures)
         results = []
         for number, (picture, rgb) in enumerate(zip(pictures, restored, strict=True)):
@@ -245,6 +262,31 @@ class Restorer:
             )
         return results
 
+    def _names(self, adapter: str | Sequence[str | None] | None, count: int) -> list[str]:
+        """The adapter of each of ``count`` pictures; ``"none"`` where there is none."""
+        wanted = [adapter] * count if adapter is None or isinstance(adapter, str) else list(adapter)
+        if len(wanted) != count:
+            raise InvalidValueError(f"{len(wanted)} names of adapters for {count} pictures; give one, or one for each")
+        usual = self.adapters[0] if self.adapters else ALONE
+        return [usual if name is None else check_name(name, (*self.adapters, ALONE), "adapter") for name in wanted]
+
+    @contextmanager
+    def acting(self, name: str | None) -> Iterator[None]:
+        """Let an adapter act (``"none"``: no one; None: the first), and afterwards the first again.
+
+        Raises:
+            UnknownNameError: No adapter of that name was loaded.
+        """
+        (name,) = self._names(name, 1)
+        if not self.adapters:
+            yield
+            return
+        set_active(self.engine.network, *(() if name == ALONE else (name,)))
+        try:
+            yield
+        finally:
+            set_active(self.engine.network, self.adapters[0])
+
     def _types(self, task: str | Sequence[str] | None) -> list[str] | None:
         if task is None:
             return None
@@ -257,6 +299,7 @@ class Restorer:
 def load(
     model: str | os.PathLike[str] | None = None,
     *,
+    adapter: str | os.PathLike[str] | Sequence[str | os.PathLike[str]] = (),
     device: str | None = None,
     precision: str | None = None,
     tile: int | str | None = "auto",
@@ -267,16 +310,22 @@ def load(
         model: A name of shipped weights, the path of a ``.safetensors`` file with its card (``.json``) beside it, a
             published checkpoint (``.ckpt``, ``.pth``, ``.pt``, ``.pkl``; nothing in it is executed), or
             ``hf://owner/repo``; None: the shipped default.
+        adapter: Files of adapters that ``moir adapt`` wrote for this model. The first one acts unless another is named
+            for a picture; see :class:`Restorer`.
         device: ``cpu``, ``cuda``, ``mps``, ...; None: the best there is.
         precision: ``float32``, ``bf16``, ``fp16``; None: the fastest that the processor has and the network allows.
         tile: Side of tiles in pixels; ``auto``: from free memory; None: never tile.
 
     Raises:
         UnknownNameError: No weights of this name are shipped.
-        CheckpointError: The file is missing, damaged, or does not fit its network.
+        CheckpointError: The file is missing, damaged, or does not fit its network; an adapter belongs to another one.
+        InvalidValueError: Two adapters have one name.
         DeviceError: The device or precision is not to be had here.
     """
     network, card = load_model(os.fspath(model) if model is not None else DEFAULT)
+    files = [adapter] if isinstance(adapter, str | os.PathLike) else adapter
+    for file in files:  # before the network is moved or converted, which would change its fingerprint
+        load_adapter(network, os.fspath(file), model=card.name)
     return Restorer(network, card.name, device=device, precision=precision, tile=tile, card=card)
 
 

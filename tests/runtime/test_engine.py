@@ -157,9 +157,3 @@ def test_a_routed_network_takes_one_route_for_all_tiles(photograph):
     assert routes
     for name, value in network.routes.items():  # of the last tile
         assert torch.equal(value, routes[f"{name}.experts"])
-
-
-def test_networks_that_enlarge_are_refused():
-    network = create_model("test_ipt", task="sr_2")
-    with pytest.raises(InvalidValueError, match="2 times larger"):
-        Engine(network, device="cpu")

@@ -9,6 +9,8 @@ from moir.base.errors import InvalidValueError, UnknownNameError
 from moir.base.names import TYPES
 from moir.models import create_model
 from moir.networks.compact import Compact
+from moir.restore import Restorer
+from moir.runtime.fast import accelerate
 from moir.universal.compact_extractor import CompactExtractor, contrastive_loss
 from moir.universal.compact_tree import CompactUniRestorer
 
@@ -118,6 +120,17 @@ def test_a_copy_and_a_reload_are_independent(network, tmp_path):
     fresh = create_model("test_unirestorer_compact").eval()
     fresh.load_state_dict(network.state_dict())
     torch.testing.assert_close(fresh.restore_with(2, x, fresh.analyse(x)), before)
+
+
+def test_the_fast_form_decides_and_restores_alike(network):
+    x = torch.rand(3, 3, 40, 33)
+    context = dict(network.analyse(x))
+    context["expert"] = torch.tensor([0, 1, 6])
+    fast = accelerate(network)
+    assert fast is not None
+    torch.testing.assert_close(fast(x, context), network(x, context), atol=1e-4, rtol=0)
+    assert fast.account(fast.analyse(x)) == network.account(network.analyse(x))
+    assert Restorer(network, "tree", device="cpu").engine.engine == "fast"
 
 
 def test_an_unknown_pattern_is_refused():

@@ -9,9 +9,10 @@ import torch
 
 from moir.models import create_model
 from moir.universal.daclip import DaClip
+from moir.universal.daclip_weights import extractor_options
 from moir.universal.losses import BALANCE
 from moir.universal.network import UniRestorer
-from moir.universal.opening import extractor_options
+from moir.universal.opening import EXTRACTOR
 from moir.universal.router import Router, level_balance
 
 Fill = Callable[..., None]
@@ -50,7 +51,7 @@ def test_only_the_router_trains(published: UniRestorer) -> None:
 
 def test_the_extractor_is_told_by_its_shapes(published_shapes: dict[str, tuple[int, ...]]) -> None:
     with torch.device("meta"):
-        extractor = DaClip(**extractor_options(published_shapes))
+        extractor = DaClip(**extractor_options(published_shapes, EXTRACTOR))
     assert sum(p.numel() for p in extractor.parameters()) == 246_213_634
 
 

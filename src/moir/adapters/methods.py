@@ -9,6 +9,7 @@ from torch import nn
 from moir.adapters.adaptir import AdaptIR, Form, default_hidden
 from moir.adapters.base import Adapter
 from moir.adapters.bottleneck import AdaptFormer, BottleneckAdapter, MixtureAdapter
+from moir.adapters.convolutional import ConvolutionalAdapter
 from moir.adapters.low_rank import FacT, FacTCore, LoRA
 from moir.adapters.projections import ProjectionFacT, ProjectionLoRA, ProjectionScaleShift
 from moir.adapters.prompts import VisualPrompts
@@ -107,6 +108,28 @@ def moe(network: nn.Module, rank: int | None = None, experts: int = 3) -> Iterat
         "moe",
         lambda s: MixtureAdapter(s.channels, s.out_channels, _rank(rank, s.channels, 24), experts, s.layout),
     )
+
+
+def conv(network: nn.Module, rank: int | None = None, widest: int | None = None) -> Iterator[Placement]:
+    """A convolutional bottleneck beside every feed-forward half.
+
+    Args:
+        network: The network.
+        rank: Channels inside; None: an eighth of the block's, from 2 to 6.
+        widest: Only beside blocks of at most so many channels, which are a U-net's finest; None: beside the narrowest.
+
+    Raises:
+        InvalidValueError: No block is that narrow.
+    """
+    widths = [site.channels for site in block_sites(network) if site.entry is not None]
+    bound = widest or min(widths, default=0)
+    if widths and min(widths) > bound:
+        raise InvalidValueError(f"widest={widest}: the narrowest block has {min(widths)} channels")
+    for site in block_sites(network):
+        if site.entry is not None and site.channels <= bound:
+            inside = max(2, min(6, site.channels // 8)) if rank is None else rank
+            module = ConvolutionalAdapter(site.channels, site.out_channels, inside, site.layout)
+            yield Placement(site.path, site.host, "conv", module, site.entry, site.exit)
 
 
 def vpt(network: nn.Module, count: int = 64) -> Iterator[Placement]:
@@ -240,6 +263,7 @@ METHODS: dict[str, Callable[..., Iterable[Placement]]] = {
     "adaptir": adaptir,
     "adapter": adapter,
     "adaptformer": adaptformer,
+    "conv": conv,
     "fact": fact,
     "lora": lora,
     "moe": moe,

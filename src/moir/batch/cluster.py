@@ -379,7 +379,12 @@ class _Actor:
             if there and not self.overwrite:
                 return {"input": source, "output": target, "recovered": True}
             picture = decode(read_url(source), name=source) if is_url(source) else read(source)
-            result = self.restorer(picture, task=self.settings.tasks, strength=self.settings.strength)
+            result = self.restorer(
+                picture,
+                task=self.settings.tasks,
+                strength=self.settings.strength,
+                adapter=self.settings.adapter_of(self.restorer, Path(source).name),
+            )
             if is_url(target):
                 data = encode(result.picture, Path(target).suffix.lower())
                 write_url(target, data, overwrite=self.overwrite)

@@ -18,9 +18,13 @@ def compare_path(output: Path) -> Path:
 
 
 def write_comparison(before: Picture, after: Picture, path: Path, *, overwrite: bool = False) -> None:
-    """Write input and result side by side, with a white gap, on white where they are transparent."""
+    """Write input and result side by side, with a white gap, on white where they are transparent.
+
+    Where the result is larger, the input is enlarged to its size.
+    """
     halves = [_flat(picture) for picture in (before, after)]
-    width, height = halves[0].size
+    width, height = halves[1].size
+    halves[0] = halves[0].resize((width, height), Image.Resampling.BICUBIC)
     sheet = Image.new("RGB", (2 * width + GAP, height), "white")
     sheet.paste(halves[0], (0, 0))
     sheet.paste(halves[1], (width + GAP, 0))

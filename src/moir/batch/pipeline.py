@@ -129,7 +129,12 @@ class Pipeline:
                     continue
                 job, picture, facts = item
                 try:
-                    result = self.restorer(picture, task=self.settings.tasks, strength=self.settings.strength)
+                    result = self.restorer(
+                        picture,
+                        task=self.settings.tasks,
+                        strength=self.settings.strength,
+                        adapter=self.settings.adapter_of(self.restorer, job.input.name),
+                    )
                 except Exception as error:
                     tell(self._failed(job, error))
                 else:

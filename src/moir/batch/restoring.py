@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from moir.base.errors import InvalidValueError
 from moir.batch.inputs import Job, is_video_name
 from moir.batch.manifest import Manifest, Record, check_settings, held, read_done
 from moir.batch.settings import Settings, key_of
@@ -58,10 +59,17 @@ def restore_many(jobs: Sequence[Job], settings: Settings, report: Report, option
 
     Raises:
         MoirError: The model, device or another setting is not possible; nothing was done.
-        InvalidValueError: The manifest is of other settings, and ``overwrite`` was not asked for.
+        InvalidValueError: The manifest is of other settings, and ``overwrite`` was not asked for; or the model makes
+            pictures larger, and one of the inputs is a clip.
     """
     options = options or Options()
     restorer = settings.load()
+    scale = restorer.engine.network.scale
+    if scale != 1 and (clips := [job.input for job in jobs if is_video_name(job.input)]):
+        raise InvalidValueError(
+            f"{restorer.name} makes pictures {scale} times larger, and videos keep their size ({clips[0]}); "
+            "restore the frames as pictures"
+        )
     if options.manifest is None:
         _run(list(jobs), settings, restorer, report, options, None)
         return

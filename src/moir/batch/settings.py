@@ -1,5 +1,6 @@
 """What is done to every picture of a run, as plain values that other processes and machines can be given."""
 
+import fnmatch
 import hashlib
 import json
 from dataclasses import asdict, dataclass
@@ -24,10 +25,13 @@ class Settings:
         precision: ``float32``, ``bf16``, ``fp16``; None: the fastest that is exact enough.
         tile: Side of tiles in pixels, ``auto``, or None: never tile.
         compare: Also write input and result side by side.
+        adapters: Files of adapters. One: for every picture. Several: each as ``PATTERN=FILE``, for the pictures whose
+            name the shell-like pattern matches; the first that matches counts, and pictures that none matches are
+            restored without an adapter.
 
     Raises:
         UnknownNameError: An unknown task.
-        InvalidValueError: No task, or a strength outside 0..1.
+        InvalidValueError: No task, a strength outside 0..1, or several adapters without patterns.
     """
 
     model: str | None = None
@@ -37,6 +41,7 @@ class Settings:
     precision: str | None = None
     tile: int | str | None = "auto"
     compare: bool = False
+    adapters: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         # Before any work, not once per picture.
@@ -49,6 +54,11 @@ class Settings:
             raise InvalidValueError(
                 f"strength {self.strength!r} is outside 0..1: 0 gives the input, 1 the full restoration"
             )
+        if len(self.adapters) > 1 and (plain := [word for word in self.adapters if "=" not in word]):
+            raise InvalidValueError(
+                f"{len(self.adapters)} adapters, but not for which pictures each is; give {plain[0]} as "
+                f"'PATTERN={plain[0]}', for example 'night*=night_adapter.safetensors'"
+            )
 
     def load(self, device: str | None = None) -> "Restorer":
         """The restorer that these settings ask for, on ``device`` where one is given.
@@ -58,7 +68,31 @@ class Settings:
         """
         from moir.restore import load
 
-        return load(self.model, device=device or self.device, precision=self.precision, tile=self.tile)
+        files = [file for _, file in self._adapters()]
+        return load(self.model, adapter=files, device=device or self.device, precision=self.precision, tile=self.tile)
+
+    def adapter_of(self, restorer: "Restorer", name: str) -> str:
+        """The name of the adapter for a picture; ``"none"`` if there is none for it.
+
+        Args:
+            restorer: From :meth:`load`.
+            name: The picture's file name.
+        """
+        from moir.restore import ALONE
+
+        if not self.adapters:
+            return restorer.adapters[0] if restorer.adapters else ALONE
+        matching = (
+            adapter
+            for (pattern, _), adapter in zip(self._adapters(), restorer.adapters, strict=True)
+            if fnmatch.fnmatchcase(name, pattern)
+        )
+        return next(matching, ALONE)
+
+    def _adapters(self) -> list[tuple[str, str]]:
+        """Pattern and file of each adapter."""
+        words = (word.rpartition("=") for word in self.adapters)
+        return [(pattern or "*", file) for pattern, _, file in words]
 
     def identity(self, restorer: "Restorer") -> dict[str, Any]:
         """Everything of the settings that changes the results, for the manifest.
@@ -72,6 +106,9 @@ class Settings:
         facts = asdict(self)
         del facts["device"]
         facts["model"] = restorer.name
+        del facts["adapters"]  # without any, an identity is what it was before there were adapters
+        if self.adapters:
+            facts["adapters"] = [[pattern, sha256_of(file)] for pattern, file in self._adapters()]
         return {**facts, "weights": weights or sha256_of(find_weights(self.model or DEFAULT))}
 
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from moir.base.errors import CheckpointError, InvalidValueError
+from moir.networks.adaptation_tasks import TASK_SCALES
 from moir.networks.edt import HEAD_OF_TASK, HEAD_SCALES
 from moir.networks.moce_ir_expert import RankType, expert_ranks
 
@@ -31,6 +32,8 @@ class Architecture:
         model: Which of ``models`` these options make.
         settings: Options that shapes do not tell and that a file may state among its hyper-parameters, with their
             types.
+        stated: The same where a file calls them otherwise: hyper-parameters, and the options that shapes tell, to
+            options.
         licence: What is known of the licence of published weights.
     """
 
@@ -40,6 +43,7 @@ class Architecture:
     licence: str
     model: Callable[[Mapping[str, Any]], str] = lambda options: ""
     settings: Mapping[str, type] = field(default_factory=dict)
+    stated: Callable[[Mapping[str, Any], Mapping[str, Any]], dict[str, Any]] = lambda settings, options: {}
 
 
 @dataclass(frozen=True)
@@ -89,6 +93,7 @@ def detect(shapes: Shapes, settings: Mapping[str, Any] | None = None, model: str
     for name, kind in found.settings.items():
         if type((settings or {}).get(name)) is kind:
             options[name] = (settings or {})[name]
+    options |= found.stated(settings or {}, options)
     return Detected(model or found.model(options) or found.models[0], options, found.licence)
 
 
@@ -216,8 +221,23 @@ def _dehazeformer_options(shapes: Shapes) -> dict[str, Any]:
     }
 
 
+def _adapter(shapes: Shapes) -> dict[str, Any]:
+    """The adapter, in files of networks that were adapted."""
+    return {"adapter": "adaptir"} if any(".adaptir." in name for name in shapes) else {}
+
+
+def _stated_task(settings: Mapping[str, Any], options: Mapping[str, Any]) -> dict[str, Any]:
+    """The task that AdaptIR's program trained for, if the file's head is one for it."""
+    stated = settings.get("de_type")
+    tasks = stated if isinstance(stated, list | tuple) else [stated]
+    if len(tasks) != 1 or tasks[0] not in TASK_SCALES:
+        return {}
+    fits = "task" not in options or HEAD_OF_TASK[tasks[0]] in options.get("heads", [HEAD_OF_TASK[options["task"]]])
+    return {"task": tasks[0]} if fits else {}
+
+
 def _ipt_options(shapes: Shapes) -> dict[str, Any]:
-    """All but the number of attention heads, which leaves no trace."""
+    """All but the number of attention heads and, unless it is stated, the task, which leave no trace."""
     n_feats, dim = shapes["head.0.0.weight"][0], shapes["body.linear_encoding.weight"][0]
     patch_dim = math.isqrt(dim // n_feats)
     return {
@@ -225,6 +245,7 @@ def _ipt_options(shapes: Shapes) -> dict[str, Any]:
         "patch_size": math.isqrt(shapes["body.position_encoding.pe.weight"][0]) * patch_dim,
         "patch_dim": patch_dim,
         "num_layers": _blocks(shapes, "body.encoder.layers."),
+        **_adapter(shapes),
     }
 
 
@@ -244,12 +265,13 @@ def _edt_options(shapes: Shapes) -> dict[str, Any]:
         "num_heads": (6,) * len(blocks),  # published; there must be one per group
         "mlp_ratio": shapes[f"{blocks[0]}0.mlp.fc1.weight"][0] / dim,
         "img_size": math.isqrt(masks[0] * masks[1]),
+        **_adapter(shapes),
     }
 
 
 def _edt_model(options: Mapping[str, Any]) -> str:
-    task = str(options.get("task", "sr_4"))
-    return {"sr": f"edt_sr{task[-1]}", "de": "edt_denoise" if "noise" in task else "edt_derain"}[task[:2]]
+    head = HEAD_OF_TASK[options.get("task", "sr_4")]
+    return {"sr": f"edt_sr{head[-1]}", "dn": "edt_denoise", "dr": "edt_derain"}[head[:2]]
 
 
 def _promptir_options(shapes: Shapes) -> dict[str, Any]:
@@ -306,6 +328,7 @@ ARCHITECTURES: tuple[Architecture, ...] = (
         models=("ipt",),
         marks=("body.query_embed.weight", "body.position_encoding.pe.weight"),
         options=_ipt_options,
+        stated=_stated_task,
         licence="unclear: treat as non-commercial until the authors of the weights (IPT) say otherwise",
     ),
     Architecture(
@@ -313,6 +336,7 @@ ARCHITECTURES: tuple[Architecture, ...] = (
         marks=("body.patch_embed.norm.weight", "body.layers.0.residual_group.blocks.0.attns.0.lepe.weight"),
         options=_edt_options,
         model=_edt_model,
+        stated=_stated_task,
         licence="unclear: treat as non-commercial until the authors of the weights (EDT) say otherwise",
     ),
     Architecture(

@@ -125,7 +125,7 @@ def _fit(
     card = Card(
         name=source.stem,
         model=detected.model,
-        options=network.options,
+        options={**network.options, **({"adapter": wanted["adapter"]} if "adapter" in wanted else {})},
         description=f"Foreign weights of {detected.model}, not measured by moir.",
         source=f"converted from {source.name}, sha256 {sha256_of(source)}",
         licence=detected.licence,

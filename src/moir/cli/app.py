@@ -8,7 +8,21 @@ import typer
 
 import moir
 from moir.base.errors import MoirError
-from moir.cli import convert, data, degrade, evaluate, inspect, models, restore, serve, train
+from moir.cli import (
+    adapt,
+    bench,
+    convert,
+    data,
+    degrade,
+    evaluate,
+    expert,
+    export,
+    inspect,
+    models,
+    restore,
+    serve,
+    train,
+)
 from moir.cli.output import say
 
 app = typer.Typer(
@@ -44,10 +58,14 @@ app.command("inspect")(inspect.inspect)
 app.command("degrade")(degrade.degrade)
 app.command("models")(models.models)
 app.command("convert")(convert.convert)
+app.command("export")(export.export)
 app.command("serve")(serve.serve)
 app.command("train")(train.train)
+app.command("adapt")(adapt.adapt)
 app.command("evaluate")(evaluate.evaluate)
+app.command("bench")(bench.bench)
 app.add_typer(data.app, name="data")
+app.add_typer(expert.app, name="expert")
 
 
 def main() -> None:

@@ -36,6 +36,11 @@ def restore(
                           "comma-separated. Default: whatever is found.", show_default=False),
     ] = None,
     strength: Annotated[float, typer.Option(help="How much of the change to apply, 0 to 1.")] = 1.0,
+    adapter: Annotated[
+        list[str] | None,
+        typer.Option(help="A file that 'moir adapt' wrote. Several, for different pictures of one run: 'PATTERN=FILE' "
+                          "each, by file name; the first that matches counts.", show_default=False),
+    ] = None,
     device: Device = None,
     precision: Precision = None,
     tile: Tile = "auto",
@@ -73,7 +78,7 @@ def restore(
     from moir.batch import Options, Settings, default_manifest, pair_outputs, restore_many, select_inputs
 
     tasks = tuple(t.strip() for t in task.split(",")) if task else None
-    settings = Settings(model, tasks, strength, device, precision, tile_of(tile), compare)
+    settings = Settings(model, tasks, strength, device, precision, tile_of(tile), compare, tuple(adapter or ()))
     account = _Account(json)
     if ray is not None:
         from moir.batch.cluster import restore_on_cluster

@@ -1,5 +1,6 @@
 """``moir train``."""
 
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -24,6 +25,8 @@ def train(
 ) -> None:
     """Train a network: on the papers' data sets, on pairs, or on clean pictures that are damaged on the fly.
 
+    A recipe in stages runs them in order, or one of them: --set stage=router.
+
     The same command goes on where a run was stopped or killed. On several GPUs or machines run it through
     'accelerate launch -m moir train RECIPE'.
     """
@@ -34,7 +37,7 @@ def train(
             raise RecipeError(f"--set {setting!r} is not KEY=VALUE, such as steps=1000")
         pairs[key.strip()] = value.strip()
 
-    from moir.training import load_recipe
+    from moir.training import Recipe, load_recipe
 
     plan = load_recipe(recipe, pairs)
 
@@ -42,7 +45,8 @@ def train(
     from moir.training.loop import train as run
 
     folder = output or Path("runs") / plan.name
-    with bar(plan.steps or 0, "steps") as progress:
+    single = isinstance(plan, Recipe)
+    with bar((single and plan.steps) or 0, "steps") as progress:
         line = progress.tasks[0].id
 
         def on_step(state: Progress) -> None:
@@ -51,7 +55,9 @@ def train(
             if json and state.step % plan.log_every == 0:
                 emit({"step": state.step, "steps": state.steps, "seconds": round(state.seconds, 2), **state.losses})
 
-        weights = run(plan, folder, device=None if device == "auto" else device, on_step=on_step)
+        where = None if device == "auto" else device
+        start = partial(run, plan) if single else plan.run
+        weights = start(folder, device=where, on_step=on_step)
     if json:
         emit({"weights": str(weights)})
     else:

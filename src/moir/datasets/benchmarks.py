@@ -123,8 +123,13 @@ GROUPS: dict[str, tuple[str, ...]] = {
         task: tuple(f"{name}_{task}" for name in CLASSIC)
         for task in ("sr_2", "sr_3", "sr_4", "lr4_noise30", "lr4_jpeg30")
     },
+    **{f"denoise_{sigma}": (f"urban100_s{sigma}",) for sigma in (25, 30, 50)},
+    "derainL": ("rain100l",),
+    "derainH": ("rain100h",),
+    "low_light": ("lolv1",),
 }  # fmt: skip
-"""Groups of benchmarks: of MoCE-IR (aio3, aio5, cdd11), of UniRestorer (seven, mixed, mixed_out, real), of AdaptIR."""
+"""Groups of benchmarks: of MoCE-IR (aio3, aio5, cdd11), of UniRestorer (seven, mixed, mixed_out, real), and of
+each task of AdaptIR, under its name."""
 
 
 def benchmarks(name: str) -> tuple[Benchmark, ...]:

@@ -39,13 +39,13 @@ MIXTURES: dict[str, tuple[Part, ...]] = {
     "cdd11_double": _cdd11(composite.DOUBLE),
     "cdd11_triple": _cdd11(composite.TRIPLE),
     "cdd11_all": _cdd11(composite.ALL),
-    # AdaptIR.
+    # AdaptIR, by its tasks. It has no denoise_25 among them; its table of real use does, made alike here.
     **{f"sr_{s}": tuple(Part(f"{name}_x{s}", 1) for name in _HIGH) for s in (2, 3, 4)},
     "lr4_noise30": tuple(Part(f"{name}_x4", 1, Synthesis("noise", 30)) for name in _HIGH),
     "lr4_jpeg30": tuple(Part(f"{name}_x4", 1, Synthesis("jpeg", 30)) for name in _HIGH),
     **{
         f"denoise_{sigma}": tuple(Part(name, 1, Synthesis("noise", sigma)) for name in ("wed", "bsd400", *_HIGH))
-        for sigma in (30, 50)
+        for sigma in (25, 30, 50)
     },
     "derainL": (Part("raintrainl", 24),),
     "derainH": (Part("raintrainh", 4),),

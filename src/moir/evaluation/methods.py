@@ -89,7 +89,9 @@ class ModelMethod:
         else:
             self.restorer = load(model, device=device, precision=precision, tile=tile)
             weights = find_weights(str(model) if model is not None else DEFAULT)
-            self.files = tuple(p for p in (weights, weights.with_suffix(".json")) if p.is_file())
+            parts = self.restorer.card.parts.values() if self.restorer.card else ()
+            shared = [find_weights(part["weights"]) for part in parts]
+            self.files = tuple(p for p in (weights, weights.with_suffix(".json"), *shared) if p.is_file())
         self.task = task
         self.name = name or self.restorer.name
 
@@ -98,8 +100,9 @@ class ModelMethod:
         task = self.task
         if task == TOLD:
             task = [TASK_OF_TYPE[type_] for type_ in setting.types] if setting is not None else []
-            if not task:
+            if not task and self.restorer.engine.network.scale == 1:
                 return x  # nothing is to be removed
+            task = task or None
         return self.restorer(x, task=task).tensor
 
     def cost(self, size: tuple[int, int]) -> Cost | None:

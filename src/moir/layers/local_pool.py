@@ -3,9 +3,11 @@
 import torch
 import torch.nn.functional as F
 
+from moir.layers import tracing
 from moir.layers.precision import at_least_float32
 
 
+@tracing.traced_as(tracing.local_mean)
 def local_mean(x: torch.Tensor, kernel: tuple[int, int]) -> torch.Tensor:
     """The mean over a window around every pixel: test-time local converter, TLC (Chu et al., arXiv 2112.04491).
 

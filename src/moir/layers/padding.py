@@ -3,7 +3,10 @@
 import torch
 import torch.nn.functional as F
 
+from moir.layers import tracing
 
+
+@tracing.traced_as(tracing.pad_to_multiple)
 def pad_to_multiple(x: torch.Tensor, multiple: int) -> torch.Tensor:
     """Pad right and bottom so that both sides are multiples of ``multiple``.
 
@@ -25,6 +28,7 @@ def pad_to_multiple(x: torch.Tensor, multiple: int) -> torch.Tensor:
     return F.pad(x, (0, right, 0, bottom), mode=mode)
 
 
+@tracing.traced_as(tracing.reflect_pad)
 def reflect_pad(x: torch.Tensor, left: int, right: int, top: int, bottom: int) -> torch.Tensor:
     """Mirror at the borders, as often as it takes: torch's reflection, and defined where a border exceeds the picture.
 

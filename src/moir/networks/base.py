@@ -99,6 +99,16 @@ class RestorationNetwork(nn.Module):
         """
         return None
 
+    def accelerated(
+        self, make: "Callable[[RestorationNetwork], RestorationNetwork | None]"
+    ) -> "RestorationNetwork | None":
+        """This network with faster forms of the networks it is made of; None if it is made of none.
+
+        Args:
+            make: Gives the faster form of a network, or None if there is none.
+        """
+        return None
+
     def forward(self, x: torch.Tensor, context: Context | None = None) -> torch.Tensor:
         """Restore pictures or tiles.
 

@@ -33,6 +33,7 @@ HEAD_OF_TASK: dict[str, str] = {
     "lr4_noise30": "sr_x4",
     "lr4_jpeg30": "sr_x4",
     "denoise_30": "dn_g30",
+    "denoise_25": "dn_g30",
     "denoise_50": "dn_g50",
     "low_light": "dn_g50",
     "derainL": "dr_H",  # both rain tasks, as published
@@ -191,8 +192,8 @@ def edt_sr4(**options: Any) -> EDT:
 
 
 def edt_denoise(**options: Any) -> EDT:
-    """EDT-B for noise, sigma 30 or 50, and for low light: 11,503,163 parameters. See :func:`edt_sr2`."""
-    return _edt("edt_denoise", ["denoise_30", "denoise_50", "low_light"], {}, options)
+    """EDT-B for noise, sigma 25 to 50, and for low light: 11,503,163 parameters. See :func:`edt_sr2`."""
+    return _edt("edt_denoise", ["denoise_30", "denoise_25", "denoise_50", "low_light"], {}, options)
 
 
 def edt_derain(**options: Any) -> EDT:

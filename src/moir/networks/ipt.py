@@ -36,6 +36,7 @@ PATH_OF_TASK: dict[str, int] = {
     "lr4_jpeg30": 2,
     "derainL": 3,
     "derainH": 3,
+    "denoise_25": 4,
     "denoise_30": 4,
     "denoise_50": 5,
     "low_light": 5,
@@ -158,7 +159,7 @@ class IPT(RestorationNetwork):
                 "for denoising and deraining, one type, noise or rain; otherwise choose the task at construction"
             )
         path = PATH_OF_TASK[TASK_OF_TYPE[types[0]]]
-        if types[0] == "noise" and self.task_idx == PATH_OF_TASK["denoise_30"]:
+        if types[0] == "noise" and self.task_idx == PATH_OF_TASK["denoise_30"]:  # that of noise 25, too
             path = self.task_idx
         return {**context, "task_idx": torch.full_like(context["task_idx"], path)}
 

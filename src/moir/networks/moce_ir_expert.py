@@ -12,6 +12,7 @@ from torch import nn
 
 from moir.base.errors import InvalidValueError
 from moir.base.names import check_name
+from moir.layers import tracing
 from moir.layers.layer_norm import ChannelLayerNorm
 from moir.layers.precision import at_least_float32
 
@@ -75,6 +76,7 @@ def expert_depths(depth_type: DepthType | int, stage_depth: int, num_experts: in
     return depths
 
 
+@tracing.traced_as(tracing.window_circular_convolution)
 def window_circular_convolution(q: torch.Tensor, k: torch.Tensor, window: int) -> torch.Tensor:
     """Convolve ``q`` with ``k``, circularly, inside non-overlapping windows, through the Fourier domain.
 

@@ -9,6 +9,7 @@ import struct
 
 from moir.picture.tiff_tags import (
     LONG,
+    RATIONAL,
     SHORT,
     Directory,
     Fields,
@@ -23,7 +24,8 @@ logger = logging.getLogger(__name__)
 
 PREFIX = b"Exif\0\0"
 ORIENTATION = 274
-RESOLUTION = frozenset((282, 283, 296))
+_RESOLUTIONS = (282, 283)
+RESOLUTION = frozenset((*_RESOLUTIONS, 296))
 _EXIF_DIRECTORY, _GPS_DIRECTORY, _INTEROPERABILITY = 34665, 34853, 40965
 _SUB_DIRECTORIES = (_EXIF_DIRECTORY, _GPS_DIRECTORY, _INTEROPERABILITY)
 _LARGEST_FIELD = 1 << 20  # many entries may point at the same bytes; this bounds what they add up to
@@ -71,6 +73,27 @@ def made_upright(exif: bytes) -> bytes:
     except ValueError:
         logger.debug("EXIF block cannot be read; kept as it is")
         return normalised(exif)
+    return PREFIX + bytes(data)
+
+
+def enlarged(exif: bytes, times: int) -> bytes:
+    """Return the block for pixels that are so many times finer: sizes and resolutions are multiplied.
+
+    A number that does not fit into its field stays as it is, and so does a block that cannot be read.
+    """
+    data = bytearray(_structure(exif))
+    try:
+        main = first_directory(data)
+        inner = read_directory(data, pointer, main.order) if (pointer := main.number(_EXIF_DIRECTORY)) else None
+    except ValueError:
+        logger.debug("EXIF block cannot be read; kept as it is")
+        return normalised(exif)
+    for tag in _RESOLUTIONS:
+        _multiply_fraction(data, main, tag, times)
+    for directory, tags in ((main, (256, 257)), (inner, (40962, 40963))):
+        for tag in tags:
+            if directory is not None and (value := directory.number(tag)):
+                _overwrite(data, directory, tag, value * times)
     return PREFIX + bytes(data)
 
 
@@ -125,8 +148,17 @@ def _overwrite(data: bytearray, directory: Directory, tag: int, value: int) -> N
     if entry is None or entry.count != 1:
         return
     form = {SHORT: "H", LONG: "I"}.get(entry.kind, "B" if len(entry.raw) == 1 else "")
-    if form:
+    if form and value < 256 ** len(entry.raw):
         struct.pack_into(directory.order + form, data, entry.position, value)
+
+
+def _multiply_fraction(data: bytearray, directory: Directory, tag: int, times: int) -> None:
+    entry = directory.entries.get(tag)
+    if entry is None or entry.kind != RATIONAL or entry.count != 1:
+        return
+    numerator = struct.unpack_from(directory.order + "I", data, entry.position)[0] * times
+    if numerator < 2**32:
+        struct.pack_into(directory.order + "I", data, entry.position, numerator)
 
 
 def _swap(data: bytearray, directory: Directory, first: int, second: int) -> None:

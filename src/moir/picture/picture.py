@@ -6,9 +6,11 @@ from pathlib import Path
 from typing import Literal
 
 import torch
+import torch.nn.functional as F
 from PIL import Image
 
 from moir.base.errors import TensorShapeError
+from moir.picture.exif import enlarged
 from moir.picture.quantise import Array, to_floats, to_integers
 
 
@@ -68,26 +70,48 @@ class Picture:
         return int(self.rgb.shape[2])
 
     def with_rgb(self, rgb: torch.Tensor) -> "Picture":
-        """Return this picture with new colours; alpha and metadata stay.
+        """Return this picture with new colours, of its size or a whole number of times larger; alpha and metadata stay.
 
         Pixels that are fully transparent keep the colour they had: nobody sees it, and some programs store a meaning
         there. A grey picture stays grey: the three channels are averaged when it is written, since each is an
         equally good estimate of the same grey.
 
+        Where the colours are larger, alpha is enlarged with them (bilinear), the resolution and EXIF's sizes grow as
+        much, so that the picture is printed as large as before, and XMP stays as it is.
+
         Args:
-            rgb: (3, H, W) of this picture's size, any floating type and device. Values outside [0, 1] are clamped
-                when written.
+            rgb: (3, H, W) of this picture's size, or (3, s * H, s * W), any floating type and device. Values outside
+                [0, 1] are clamped when written.
 
         Raises:
             TensorShapeError: Another shape, or not a floating type.
         """
-        if not isinstance(rgb, torch.Tensor) or not rgb.is_floating_point() or rgb.shape != self.rgb.shape:
+        scale = rgb.shape[-1] // self.width if isinstance(rgb, torch.Tensor) and rgb.dim() == 3 else 0
+        expected = (3, scale * self.height, scale * self.width)
+        if not scale or not rgb.is_floating_point() or rgb.shape != expected:
             got = f"{rgb.dtype} {tuple(rgb.shape)}" if isinstance(rgb, torch.Tensor) else type(rgb).__name__
-            raise TensorShapeError(f"expected a float tensor of shape {tuple(self.rgb.shape)}, got {got}")
+            raise TensorShapeError(
+                f"expected a float tensor of shape {tuple(self.rgb.shape)}, or one a whole number of times larger, "
+                f"got {got}"
+            )
+        base = self if scale == 1 else self._enlarged(scale)
         colours = rgb.detach().to(device="cpu", dtype=torch.float32)
-        if self.alpha is not None:
-            colours = torch.where(self.alpha == 0, self.rgb, colours)
-        return dataclasses.replace(self, rgb=colours)
+        if base.alpha is not None:
+            colours = torch.where(base.alpha == 0, base.rgb, colours)
+        return dataclasses.replace(base, rgb=colours)
+
+    def _enlarged(self, scale: int) -> "Picture":
+        """This picture with repeated pixels, smooth alpha, and metadata that says so."""
+        alpha = self.alpha
+        if alpha is not None:
+            alpha = F.interpolate(alpha[None, None], scale_factor=scale, mode="bilinear", align_corners=False)[0, 0]
+        return dataclasses.replace(
+            self,
+            rgb=F.interpolate(self.rgb[None], scale_factor=scale, mode="nearest")[0],
+            alpha=alpha,
+            exif=None if self.exif is None else enlarged(self.exif, scale),
+            dpi=None if self.dpi is None else (self.dpi[0] * scale, self.dpi[1] * scale),
+        )
 
     def to_numpy(self, depth: Literal[8, 16] | None = None) -> Array:
         """Return the pixels as whole numbers, clamped and rounded half up.

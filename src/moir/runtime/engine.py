@@ -3,14 +3,18 @@
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Literal, get_args
 
 import torch
 import torch.nn.functional as F
 
 from moir.base.errors import InvalidValueError
+from moir.base.names import check_name
 from moir.networks.base import Context, RestorationNetwork, check_pictures
 from moir.runtime.device import choose_device, choose_precision
+from moir.runtime.fast import accelerate
 from moir.runtime.memory import BYTES_PER_PIXEL, SMALLEST_TILE, is_out_of_memory, tile_side
+from moir.runtime.scaling import scaled
 from moir.runtime.tiling import add_tile, plan
 
 log = logging.getLogger(__name__)
@@ -18,13 +22,18 @@ log = logging.getLogger(__name__)
 TOLERANCE = 45.0
 """PSNR in dB that a half precision must reach against float32 on a test picture, or float32 is used."""
 
+EngineName = Literal["auto", "plain", "fast"]
+
 Progress = Callable[[int, int], None]
 """Called with tiles done and all tiles."""
 
 
 @dataclass(frozen=True)
 class Output:
-    """What the engine returns: the pictures (B, 3, H, W), float32, on the CPU, in [0, 1]; and into how many tiles."""
+    """What the engine returns: the pictures (B, 3, s H, s W), float32, on the CPU, in [0, 1]; s is the network's scale.
+
+    And into how many tiles they were cut.
+    """
 
     pictures: torch.Tensor
     tiles: int
@@ -40,10 +49,14 @@ class Engine:
             against float32 on a small test picture, and given up if they differ by more than :data:`TOLERANCE`.
         tile: Side of a tile in pixels; ``auto``: from free memory; None: never tile.
         bytes_per_pixel: Measured peak memory per pixel of a tile (the card's), for ``auto``.
+        engine: ``plain``: the network as it is defined. ``fast``: its fast twin (:mod:`moir.runtime.fast`), which
+            gives the same on a CPU in less time; it has the weights as they are now. ``auto``: the twin, where there
+            is one.
 
     Raises:
-        DeviceError, UnknownNameError: The device or precision is not to be had.
-        InvalidValueError: The tile is too small for the network's overlap, or the network changes the picture's size.
+        DeviceError, UnknownNameError: The device, precision or engine is not to be had.
+        InvalidValueError: The tile is too small for the network's overlap, or there is no fast twin and ``engine`` is
+            ``fast``.
     """
 
     def __init__(
@@ -53,20 +66,24 @@ class Engine:
         precision: str | None = None,
         tile: int | str | None = "auto",
         bytes_per_pixel: float | None = None,
+        engine: EngineName = "auto",
     ) -> None:
+        check_name(engine, get_args(EngineName), "engine")
         self.device = choose_device(device)
         self.network = network.to(self.device).eval().requires_grad_(False)
         for module in self.network.modules():
             if isinstance(module, torch.nn.Conv2d | torch.nn.ConvTranspose2d):  # other tensors may have five dimensions
                 module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        if network.scale != 1:
-            raise InvalidValueError(
-                f"{type(network).__name__} makes pictures {network.scale} times larger, which the runtime cannot do; "
-                "call the network itself on tensors"
-            )
         self.bytes_per_pixel = bytes_per_pixel or BYTES_PER_PIXEL
         self.tile = self._check_tile(tile)
         self.dtype = choose_precision(precision, self.device)
+        self._twins: dict[torch.dtype, RestorationNetwork | None] = {}
+        self._fast = engine != "plain" and self._twin(self.dtype) is not None
+        if engine == "fast" and not self._fast:
+            raise InvalidValueError(
+                f"{type(network).__name__} has no fast twin on {self.device.type} in {self.precision}; "
+                "use the engine 'auto' or 'plain'"
+            )
         if precision in (None, "auto") and self.dtype is not torch.float32 and not self._holds():
             self.dtype = torch.float32
 
@@ -99,7 +116,9 @@ class Engine:
                 log.info("analysed at %dx%d instead of %dx%d px", size[1], size[0], width, height)
                 pictures = F.interpolate(pictures, size=size, mode="bilinear", antialias=True)
         pictures = pictures.to(self.device)
-        context = self.network.analyse(pictures)
+        # A decision that runs the network is as costly as restoring; one that does not is the network's own.
+        costly = self._fast and not self.network.bounded_analysis
+        context = ((self._twin(torch.float32) if costly else None) or self.network).analyse(pictures)
         if types is not None:
             context = self.network.prepare(pictures, self.network.instruct(context, types))
         return context
@@ -141,10 +160,11 @@ class Engine:
             if on_tile is not None:
                 on_tile(1, 1)
             return Output(restored, 1)
-        canvas = torch.zeros(pictures.shape)
+        scale = self.network.scale
+        canvas = torch.zeros(*pictures.shape[:2], height * scale, width * scale)
         for done, (row, column) in enumerate(division.tiles(), 1):
             part = pictures[..., row.start : row.stop, column.start : column.stop]
-            add_tile(canvas, self._run(part, context), row, column)
+            add_tile(canvas, self._run(part, context), scaled(row, scale), scaled(column, scale))
             if on_tile is not None:
                 on_tile(done, division.count)
         return Output(canvas.clamp_(0, 1), division.count)
@@ -158,7 +178,22 @@ class Engine:
             result = self._forward(x, context, torch.float32)
         return result.float().cpu()
 
+    @property
+    def engine(self) -> str:
+        """The engine in use: ``plain`` or ``fast``."""
+        return "fast" if self._fast else "plain"
+
+    def _twin(self, dtype: torch.dtype) -> RestorationNetwork | None:
+        """The network's fast twin in a precision, made when it is first asked for; None if there is none."""
+        if dtype not in self._twins:
+            possible = self.device.type == "cpu" and dtype in (torch.float32, torch.bfloat16)
+            self._twins[dtype] = accelerate(self.network, dtype) if possible else None
+        return self._twins[dtype]
+
     def _forward(self, x: torch.Tensor, context: Context, dtype: torch.dtype) -> torch.Tensor:
+        twin = self._twin(dtype) if self._fast else None
+        if twin is not None:
+            return twin(x, context)
         if dtype is torch.float32:
             return self.network(x, context)
         with torch.autocast(self.device.type, dtype=dtype):
@@ -172,7 +207,7 @@ class Engine:
         picture = torch.stack([ramp.expand(96, 96), ramp[:, None].expand(96, 96), ((ramp[:, None] + ramp) * 4 % 1)])
         picture = (picture + 0.05 * torch.randn(picture.shape, generator=generator)).clamp(0, 1)[None].to(self.device)
         context = self.network.analyse(picture)
-        exact = self._forward(picture, context, torch.float32)
+        exact = self.network(picture, context)  # the definition, whatever the engine
         half = self._forward(picture, context, self.dtype).float()
         error = (exact - half).square().mean().item()
         if not error <= 10 ** (-TOLERANCE / 10):  # also when it is not a number

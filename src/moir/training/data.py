@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
-from torch.utils.data import Dataset, Sampler
+from torch.utils.data import Dataset, Sampler, default_collate
 
 from moir import degrade
 from moir.base.errors import PictureError, TrainingError
@@ -25,6 +25,9 @@ from moir.training.recipe import Data
 log = logging.getLogger(__name__)
 
 Sample = dict[str, torch.Tensor]
+
+CLEAN_PATCH, RECORDS = "clean", "records"
+"""What a sample holds in place of input and target, if the device shall damage it: the patch, the records of both."""
 
 
 def generator_of(seed: int, *key: int) -> torch.Generator:
@@ -80,7 +83,8 @@ class DamagedPatches(Dataset[Sample]):
 
     A sample holds ``input`` and ``target`` (3, P, P), ``presence`` (7,) 0 or 1, ``degree`` (7,) the index of the degree
     or -1 where the type is absent, ``remove`` (8,): which types were asked to be removed, and 1 if anything was, and
-    ``groups`` (8,), 0 or 1: which of the attribute's groups it counts for.
+    ``groups`` (8,), 0 or 1: which of the attribute's groups it counts for. With ``data.device_degradation`` there is
+    the patch and what shall be done to it in place of input and target; :func:`on_device` makes them.
 
     Args:
         pictures: uint8 (3, H, W), each side at least ``data.patch``.
@@ -119,20 +123,21 @@ class DamagedPatches(Dataset[Sample]):
         stored = self.pipeline.storage(params, generator)
         # A clean picture stays as it is, faint blocks and all; from a damaged one they go with the damage.
         lists = [[*params, *stored], left if params else stored]
-        batch = degrade.apply(clean[None].expand(2, -1, -1, -1), lists)
         presence, degree = torch.zeros(len(TYPES)), torch.full((len(TYPES),), -1)
         for p in params:
             place = TYPES.index(p.type)
             presence[place] = 1
             degree[place] = DEGREES.index(degrade.degree_of(p.type, p.severity))
-        return {
-            "input": degrade.quantise(batch[0]),
-            "target": batch[1],
+        sample: dict[str, Any] = {
             "presence": presence,
             "degree": degree,
             "remove": remove,
             "groups": torch.cat([presence, (presence.sum() == 0).float()[None]]),
         }
+        if self.data.device_degradation:
+            return sample | {CLEAN_PATCH: clean, RECORDS: lists}
+        batch = degrade.apply(clean[None].expand(2, -1, -1, -1), lists)
+        return sample | {"input": degrade.quantise(batch[0]), "target": batch[1]}
 
     def __str__(self) -> str:
         return f"{len(self.pictures)} pictures, damaged on the fly"
@@ -171,6 +176,27 @@ class DamagedPatches(Dataset[Sample]):
         if flags.sum() == 0 or torch.rand((), generator=generator).item() < 0.15:
             flags[int(torch.randint(len(TYPES), (), generator=generator).item())] = 1
         return flags
+
+
+def collate(samples: list[dict[str, Any]]) -> dict[str, Any]:
+    """Samples to a batch: tensors are stacked, parameter records stay a list."""
+    records = [sample.pop(RECORDS) for sample in samples if RECORDS in sample]
+    batch: dict[str, Any] = default_collate(samples)
+    return batch | {RECORDS: records} if records else batch
+
+
+def on_device(batch: dict[str, Any], device: torch.device) -> Sample:
+    """Move a batch to the device; damage it there, if that was left to do.
+
+    Random fields come from the device's own generator, so that the same records look the same on one kind of device.
+    """
+    moved: Sample = {k: v.to(device, non_blocking=True) for k, v in batch.items() if isinstance(v, torch.Tensor)}
+    if RECORDS in batch:
+        inputs, targets = zip(*batch[RECORDS], strict=True)
+        clean = moved.pop(CLEAN_PATCH)
+        damaged, kept = degrade.apply(torch.cat([clean, clean]), [*inputs, *targets]).chunk(2)
+        moved["input"], moved["target"] = degrade.quantise(damaged), kept
+    return moved
 
 
 class Stream(Sampler[int]):

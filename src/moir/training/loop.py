@@ -2,7 +2,6 @@
 
 import json
 import logging
-import math
 import time
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
@@ -15,25 +14,33 @@ import torch
 from torch import nn
 from torch.utils.data import DataLoader
 
+from moir.adapted import save_adapter
+from moir.adapters import attach
 from moir.base.errors import MissingExtraError, TrainingError
 from moir.base.files import write_text
 from moir.checkpoints import Card, write_tensors
 from moir.checkpoints.card import sha256_of
 from moir.models import create_model
 from moir.networks.base import Context, RestorationNetwork
-from moir.training.data import DamagedPatches, Stream, generator_of, load_pictures
+from moir.training.data import DamagedPatches, Stream, collate, generator_of, load_pictures, on_device
+from moir.training.faster import use_faster_forms
 from moir.training.losses import terms
-from moir.training.optimisers import make_optimiser
+from moir.training.meter import LossMeter
+from moir.training.optimisers import make_optimiser, settle
 from moir.training.pairs import PairPatches, open_pairs
 from moir.training.plots import draw_curves, draw_usage
 from moir.training.recipe import Recipe
+from moir.training.recompute import recompute_blocks
 from moir.training.schedule import learning_rate, schedule_of
-from moir.training.start import freeze, start_from
+from moir.training.start import freeze, start_from, trained_part
 from moir.training.state import load_state, save_state
 from moir.training.usage import ExpertCounter, write_usage
 from moir.training.validation import Validator
 
 log = logging.getLogger(__name__)
+
+WEIGHTS, ADAPTER = "weights.safetensors", "adapter.safetensors"
+"""What a run writes into its folder, each with its card."""
 
 
 @dataclass(frozen=True)
@@ -42,7 +49,8 @@ class Progress:
 
     Attributes:
         step, steps: Steps done, and all steps.
-        losses: Terms of the loss of this step.
+        losses: Terms of the loss of the last step that was read: this one on a CPU; on other devices, for which reading
+            means waiting, one in ``log_every``.
         seconds: Time since the run (or this part of it) began.
     """
 
@@ -58,21 +66,24 @@ def train(
     *,
     device: str | None = None,
     on_step: Callable[[Progress], None] | None = None,
+    dataset: DamagedPatches | PairPatches | None = None,
 ) -> Path:
     """Train a network, or go on training it.
 
     The folder receives ``recipe.json``, ``state.safetensors`` (to go on after a stop or a kill: run the same command
     again), ``weights.safetensors`` with its card ``weights.json`` (the moving average), ``log.jsonl``, TensorBoard
     files, validation pictures and ``curves.png``; of a routed network ``usage.jsonl`` and ``expert_usage.png``, too.
+    Where an adapter is trained, ``adapter.safetensors`` takes the place of the weights, and the state holds it alone.
 
     Args:
         recipe: What to do; see :class:`moir.training.recipe.Recipe`.
         folder: Where everything is written.
         device: ``cpu``, ``cuda``, ``mps``; None: what accelerate finds.
         on_step: Called after every step, on the main process.
+        dataset: Samples to train on in place of those that ``recipe.data`` describes.
 
     Returns:
-        The path of the trained weights.
+        The path of the trained weights, or of the adapter.
 
     Raises:
         MissingExtraError: ``accelerate`` or ``tensorboard`` is not installed.
@@ -92,24 +103,31 @@ def train(
     accelerator = Accelerator(mixed_precision=recipe.precision, cpu=device == "cpu")
     if device not in (None, "cpu") and accelerator.device.type != torch.device(device or "cpu").type:
         raise TrainingError(f"training on {device!r} was asked for, but only {accelerator.device} is available")
-    dataset: DamagedPatches | PairPatches
-    if recipe.data.folders:
-        dataset = DamagedPatches(load_pictures(recipe.data.folders, recipe.data.patch), recipe.data, recipe.seed)
-    else:
-        dataset = open_pairs(recipe.data, recipe.seed)
+    dataset = _samples(recipe) if dataset is None else dataset  # PairPatches has a length
     torch.manual_seed(recipe.seed)  # initial weights; samples and steps have seeds of their own
     network = create_model(recipe.model.name, **recipe.model.options)
     licence = start_from(network, recipe.model.name, recipe.model.start) if recipe.model.start is not None else ""
+    adapter = recipe.model.adapter
+    if adapter is not None:
+        attach(network, adapter.method, **adapter.options)
     network = network.to(accelerator.device).train()
-    network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    lay_out(network)
     average = deepcopy(network).requires_grad_(False)
     freeze(network, recipe.model.train)
     settings = recipe.optimiser
-    optimiser = make_optimiser(network, settings)
-    done = load_state(out, network, average, optimiser)
+    optimiser = make_optimiser(network, settings, fused=recipe.speed.fused_optimiser)
+    done = load_state(out, trained_part(network), trained_part(average), optimiser)
     if done:
         log.info("going on after step %d", done)
-    pass_, step_optimiser = accelerator.prepare(_Pass(network), optimiser)
+    settle(optimiser)
+    if recipe.speed.faster_forms:
+        log.info("%d layers in faster forms", use_faster_forms(network))
+    if recipe.speed.recompute:
+        log.info("%d blocks are recomputed", recompute_blocks(network))
+    whole = _Pass(network)
+    if recipe.speed.compile:
+        whole.compile()
+    pass_, step_optimiser = accelerator.prepare(whole, optimiser)
 
     # -- samples: they are counted from the start of the run, so that a resumed one goes on where it was -------------
     per_step = recipe.batch * recipe.accumulate * accelerator.num_processes
@@ -121,16 +139,17 @@ def train(
         sampler=stream,
         num_workers=recipe.data.workers,
         worker_init_fn=_one_thread,
+        collate_fn=collate,
         pin_memory=accelerator.device.type == "cuda",
         prefetch_factor=4 if recipe.data.workers else None,
     )
-    batches: Iterator[dict[str, torch.Tensor]] = iter(loader)
+    batches: Iterator[dict[str, Any]] = iter(loader)
 
     main = accelerator.is_main_process
     writer = SummaryWriter(str(out / "tensorboard"), purge_step=done) if main else None
     validator = None
     if main and (recipe.validation.folders or recipe.validation.benchmarks):
-        validator = Validator(recipe.validation, recipe.data.folders, recipe.data.root)
+        validator = Validator(recipe.validation, recipe.data.folders, recipe.data.root, network.scale)
     counter = ExpertCounter(dataset.groups, network.options.get("num_experts", 0))
     if main:
         write_text(out / "recipe.json", recipe.model_dump_json(indent=1), overwrite=True)
@@ -138,6 +157,8 @@ def train(
 
     # -- the loop ----------------------------------------------------------------------------------------------------
     began = time.monotonic()
+    meter, losses = LossMeter(recipe.accumulate), dict[str, float]()
+    read_every = 1 if accelerator.device.type == "cpu" else recipe.log_every
     step = done
     while step < schedule.steps:
         # Whatever a network draws itself (routing noise) depends on the step alone, too, and differs between processes.
@@ -145,18 +166,15 @@ def train(
         rate = learning_rate(step, schedule, settings)
         for group in step_optimiser.param_groups:
             group["lr"] = rate
-        losses: dict[str, float] = {}
         for turn in range(recipe.accumulate):
-            sample = {key: value.to(accelerator.device, non_blocking=True) for key, value in next(batches).items()}
+            sample = on_device(next(batches), accelerator.device)
             x = sample["input"].contiguous(memory_format=torch.channels_last)
             last = turn == recipe.accumulate - 1
             # Gradients are exchanged between processes only once per step.
             with nullcontext() if last else accelerator.no_sync(pass_), accelerator.autocast():
                 output, context = pass_(x, sample["remove"])
                 found = terms(network, output.float(), context, sample, recipe.loss)
-            for name, term in found.items():
-                losses[name] = losses.get(name, 0.0) + term.item() / recipe.accumulate
-            _check_finite(losses, step, rate)
+            meter.add(step, rate, found)
             if main:
                 counter.add(getattr(network, "routes", {}), sample["groups"])
             accelerator.backward(torch.stack(list(found.values())).sum() / recipe.accumulate)
@@ -168,6 +186,10 @@ def train(
         update_average(average, network, min(settings.ema, (1 + step) / (10 + step)))
 
         # -- what is written now and then ------------------------------------------------------------------------
+        report = step % recipe.validation.every == 0 or step == schedule.steps
+        save = step % recipe.save_every == 0 or step == schedule.steps
+        if report or save or step % read_every == 0:
+            losses = meter.fetch()
         if not main:
             continue
         if on_step is not None:
@@ -179,7 +201,6 @@ def train(
             for name, value in losses.items():
                 writer.add_scalar(f"loss/{name}", value, step)
             writer.add_scalar("learning_rate", rate, step)
-        report = step % recipe.validation.every == 0 or step == schedule.steps
         if report and validator is not None and writer is not None:
             scores = validator.run(average, accelerator.device, out / "validation" / f"{step:07d}.png")
             with (out / "validation.jsonl").open("a") as file:
@@ -193,13 +214,19 @@ def train(
                 write_usage(usage, out / "usage.jsonl", writer)
                 draw_usage(usage, out / "expert_usage.png")
             draw_curves(out)
-        if step % recipe.save_every == 0 or step == schedule.steps:
-            save_state(out, network, average, optimiser, step)
-            save_weights(out / "weights.safetensors", average, recipe, step * per_step, dataset.credits, licence)
+        if save:
+            save_state(out, trained_part(network), trained_part(average), optimiser, step)
+            save_result(out, average, recipe, step * per_step, dataset.credits, licence)
     accelerator.end_training()
     if writer is not None:
         writer.close()
-    return out / "weights.safetensors"
+    return out / (WEIGHTS if adapter is None else ADAPTER)
+
+
+def _samples(recipe: Recipe) -> DamagedPatches | PairPatches:
+    if recipe.data.folders:
+        return DamagedPatches(load_pictures(recipe.data.folders, recipe.data.patch), recipe.data, recipe.seed)
+    return open_pairs(recipe.data, recipe.seed)
 
 
 class _Pass(nn.Module):
@@ -218,6 +245,13 @@ class _Pass(nn.Module):
         return self.network(x, context), context
 
 
+def lay_out(network: nn.Module) -> None:
+    """Put the weights of convolutions channels-last; ``Module.to`` would stumble over tensors of five dimensions."""
+    for tensor in [*network.parameters(), *network.buffers()]:
+        if tensor.dim() == 4:
+            tensor.data = tensor.data.to(memory_format=torch.channels_last)
+
+
 @torch.no_grad()
 def update_average(average: nn.Module, network: nn.Module, decay: float) -> None:
     """Exponential moving average of the weights; buffers are copied."""
@@ -226,15 +260,28 @@ def update_average(average: nn.Module, network: nn.Module, decay: float) -> None
         mean.copy_(value)
 
 
-def save_weights(
-    path: Path,
+def save_result(
+    folder: Path,
     network: RestorationNetwork,
     recipe: Recipe,
     samples: int,
     credits: list[dict[str, Any]],
     licence: str,
 ) -> None:
-    """Write weights and the facts that training knows; metrics and words join the card when it is published."""
+    """Write weights, or the adapter, and what training knows; metrics and words join the card when it is published."""
+    compute = {"samples": samples, "patch": recipe.data.patch, "precision": recipe.precision}
+    adapter = recipe.model.adapter
+    if adapter is not None:
+        notes = {
+            "name": recipe.name,
+            "source": f"moir train, recipe {recipe.name}, started from {recipe.model.start}",
+            "licence": licence,
+            "training_data": credits,
+            "compute": compute,
+        }
+        save_adapter(folder / ADAPTER, network, adapter.method, recipe.model.name, notes, overwrite=True)
+        return
+    path = folder / WEIGHTS
     start = f", started from {recipe.model.start}" if recipe.model.start else ""
     write_tensors(path, network.state_dict(), overwrite=True)
     Card(
@@ -244,21 +291,12 @@ def save_weights(
         source=f"moir train, recipe {recipe.name}{start}",
         licence=licence,
         training_data=credits,
-        compute={"samples": samples, "patch": recipe.data.patch, "precision": recipe.precision},
+        compute=compute,
         size_multiple=network.size_multiple,
         overlap=network.overlap,
         parameters=_count(network),
         sha256=sha256_of(path),
     ).write(path.with_suffix(".json"), overwrite=True)
-
-
-def _check_finite(losses: dict[str, float], step: int, rate: float) -> None:
-    broken = [name for name, value in losses.items() if not math.isfinite(value)]
-    if broken:
-        raise TrainingError(
-            f"the loss term {' and '.join(broken)} is not finite at step {step} (learning rate {rate:.2e}); "
-            "the last saved state is whole: lower optimiser.learning_rate, clip harder, or use precision 'no'"
-        )
 
 
 def _count(network: nn.Module) -> int:

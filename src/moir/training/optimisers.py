@@ -13,8 +13,14 @@ SMALLEST = 16
 """Matrices with a side below this (depthwise convolutions, the last layer's few outputs) are left to AdamW."""
 
 
-def make_optimiser(network: nn.Module, settings: Optimiser) -> torch.optim.Optimizer:
-    """The optimiser of a recipe, over all parameters of a network that are trained."""
+def make_optimiser(network: nn.Module, settings: Optimiser, *, fused: bool = False) -> torch.optim.Optimizer:
+    """The optimiser of a recipe, over all parameters of a network that are trained.
+
+    Args:
+        network: On the device it is trained on.
+        settings: The section of the recipe.
+        fused: PyTorch's fused AdamW; not for Muon.
+    """
     trained = [p for p in network.parameters() if p.requires_grad]
     options: dict[str, Any] = {
         "lr": settings.learning_rate,
@@ -22,10 +28,26 @@ def make_optimiser(network: nn.Module, settings: Optimiser) -> torch.optim.Optim
         "weight_decay": settings.weight_decay,
     }
     if settings.name == "adamw":
-        return torch.optim.AdamW(trained, **options)
+        # None leaves the choice to PyTorch, as it always was; False would be another one.
+        return torch.optim.AdamW(trained, **options, fused=True if fused else None)
     matrices = [p for p in trained if is_matrix(p)]
     rest = [p for p in trained if not is_matrix(p)]
     return Muon(matrices, rest, momentum=settings.momentum, **options)
+
+
+def settle(optimiser: torch.optim.Optimizer) -> None:
+    """Lay out a state that was read from a file as fused AdamW wants it.
+
+    It counts steps on the device, and goes through parameters and moments in the order in which they lie in memory: the
+    moments of channels-last weights must be channels-last, too.
+    """
+    for group in optimiser.param_groups:
+        for parameter in group["params"] if group.get("fused") else ():
+            for name, value in optimiser.state.get(parameter, {}).items():
+                if name == "step":
+                    optimiser.state[parameter][name] = value.to(parameter.device)
+                else:
+                    optimiser.state[parameter][name] = torch.empty_like(parameter).copy_(value)
 
 
 def is_matrix(parameter: torch.Tensor) -> bool:
@@ -95,18 +117,27 @@ class Muon(torch.optim.Optimizer):
 
     def _adamw(self, parameters: list[nn.Parameter], group: dict[str, Any]) -> None:
         one, two = group["betas"]
-        for parameter in parameters:
-            gradient, state = _gradient(parameter), self.state[parameter]
+        states = [self.state[parameter] for parameter in parameters]
+        weights: list[torch.Tensor] = list(parameters)
+        for parameter, state in zip(parameters, states, strict=True):
             if not state:
-                state["step"] = torch.zeros(())
+                state["step"] = torch.zeros(())  # on the CPU, where reading it makes nobody wait
                 state["exp_avg"], state["exp_avg_sq"] = torch.zeros_like(parameter), torch.zeros_like(parameter)
             state["step"] += 1
-            count = state["step"].item()
-            state["exp_avg"].lerp_(gradient, 1 - one)
-            state["exp_avg_sq"].lerp_(gradient.square(), 1 - two)
-            deviation = (state["exp_avg_sq"] / (1 - two**count)).sqrt_().add_(1e-8)
-            parameter.mul_(1 - group["lr"] * group["weight_decay"])
-            parameter.addcdiv_(state["exp_avg"], deviation, value=-group["lr"] / (1 - one**count))
+        if not parameters:
+            return
+        # Lists of tensors: on a GPU a few kernels for all parameters, where each would need seven of its own.
+        gradients = [_gradient(parameter) for parameter in parameters]
+        means, squares = [state["exp_avg"] for state in states], [state["exp_avg_sq"] for state in states]
+        counts = [state["step"].item() for state in states]
+        torch._foreach_lerp_(means, gradients, 1 - one)
+        torch._foreach_lerp_(squares, torch._foreach_mul(gradients, gradients), 1 - two)
+        deviations = torch._foreach_div(squares, [1 - two**count for count in counts])
+        torch._foreach_sqrt_(deviations)
+        torch._foreach_add_(deviations, 1e-8)
+        torch._foreach_mul_(weights, 1 - group["lr"] * group["weight_decay"])
+        rates = [-group["lr"] / (1 - one**count) for count in counts]
+        torch._foreach_addcdiv_(weights, means, deviations, rates)
 
 
 def orthogonalise(matrices: torch.Tensor) -> torch.Tensor:

@@ -1,5 +1,7 @@
 """Training samples: patches of pairs on disk, from the papers' mixtures with their repeat factors or from two folders.
 
+Targets may be larger than inputs (super-resolution); then a patch is so many pixels of the input.
+
 Sample number i lies in epoch i // N, where N counts every pair as often as it is repeated, at its place in that epoch's
 permutation, which depends on (seed, epoch) alone; everything else about the sample depends on (seed, i) alone. So, as
 with :mod:`moir.training.data`, a resumed run goes on exactly where it stopped.
@@ -18,7 +20,8 @@ from torch.utils.data import Dataset
 
 from moir.base.errors import TrainingError
 from moir.base.names import TYPES
-from moir.datasets import FolderMissingError, PairedSet, Part, find, mixture, pairs
+from moir.datasets import DATASETS, Example, FolderMissingError, PairedSet, Part, Synthesis, find, mixture, pairs
+from moir.evaluation.noise import jpeg
 from moir.training.data import Sample, generator_of
 from moir.training.recipe import Data
 
@@ -40,7 +43,8 @@ class Source:
         repeat: How often each comes in an epoch.
         label: What the use of experts is counted by: ``noise=25``, ``raintrainl``, ``low_haze``.
         types: Degradation types of the inputs; None: not known.
-        sigma: Where the set has no inputs: the noise that makes them, in 8-bit levels.
+        sigma: Noise that is added to the input (to the target, where the set has no inputs), in 8-bit levels.
+        quality: JPEG quality at which the input patch is stored.
     """
 
     pairs: PairedSet
@@ -48,6 +52,7 @@ class Source:
     label: str
     types: tuple[str, ...] | None
     sigma: float | None = None
+    quality: int | None = None
 
 
 def open_pairs(data: Data, seed: int) -> "PairPatches":
@@ -60,7 +65,6 @@ def open_pairs(data: Data, seed: int) -> "PairPatches":
     Raises:
         FolderMissingError: Sets of the mixture are missing; the message lists all of them, and where to get each.
         RootMissingError, UnpairedError: See :func:`moir.datasets.find` and :func:`moir.datasets.pairs`.
-        TrainingError: A mixture for networks that enlarge pictures.
     """
     if data.pairs is not None:
         own = pairs(os.path.expandvars(data.pairs.input), os.path.expandvars(data.pairs.target))
@@ -82,13 +86,10 @@ def open_pairs(data: Data, seed: int) -> "PairPatches":
 
 def _source(part: Part, found: PairedSet) -> Source:
     made = part.synthesis
-    if found.scale != 1 or (made is not None and (made.type != "noise" or isinstance(made.level, str))):
-        raise TrainingError(
-            f"{part.dataset} ({made.spec if made else f'{found.scale} times larger targets'}) cannot be trained on "
-            "here: only pairs of one size, and noise of one level, are"
-        )
     if made is not None:
-        return Source(found, part.repeat, f"noise={made.level:g}", ("noise",), float(made.level))
+        return _synthesised(part, made, found)
+    if DATASETS[part.dataset].scale != 1:
+        return Source(found, part.repeat, part.dataset, ())
     words = [part.dataset]
     if part.dataset.startswith(_CDD11):
         words = part.dataset.removeprefix(_CDD11).split("_")
@@ -97,10 +98,20 @@ def _source(part: Part, found: PairedSet) -> Source:
     return Source(found, part.repeat, part.dataset.removeprefix(_CDD11), tuple(_TYPES[word] for word in words))
 
 
+def _synthesised(part: Part, made: Synthesis, found: PairedSet) -> Source:
+    level, types = float(made.level), (made.type,)
+    if made.type == "noise":
+        return Source(found, part.repeat, f"noise={level:g}", types, sigma=level)
+    if made.type == "jpeg":
+        return Source(found, part.repeat, f"jpeg={level:g}", types, quality=int(level))
+    raise TrainingError(f"{part.dataset}: {made.spec} cannot be made here; only noise and JPEG of one level can")
+
+
 class PairPatches(Dataset[Sample]):
     """Endless training samples from pairs, epoch after epoch; see the module's text.
 
-    A sample has the fields of :class:`moir.training.data.DamagedPatches`. ``presence`` is -1 where nobody said what is
+    A sample has the fields of :class:`moir.training.data.DamagedPatches`; with targets s times larger than the inputs,
+    ``input`` is (3, P, P) and ``target`` (3, sP, sP). ``presence`` is -1 where nobody said what is
     wrong with the inputs, ``degree`` is always -1 (not known), ``remove`` is 0 (nothing is instructed).
 
     A picture with a side below the patch's is continued at the bottom and right by reflection: sets hold a few such
@@ -135,11 +146,11 @@ class PairPatches(Dataset[Sample]):
     def __getitem__(self, index: int) -> Sample:
         source, number = self.place(index)
         generator = generator_of(self.seed, index)
-        example = source.pairs[number]
-        clean = example.target if example.input is None else torch.stack([example.input, example.target])
-        patch = self._patch(clean.reshape(-1, 3, *clean.shape[-2:]), generator)
-        target = patch[-1]
-        damaged = patch[0] if source.sigma is None else add_noise(target, source.sigma, generator)
+        damaged, target = self._patch(source.pairs[number], source.pairs.scale, generator)
+        if source.sigma is not None:
+            damaged = add_noise(damaged, source.sigma, generator)
+        if source.quality is not None:
+            damaged = jpeg(damaged, source.quality, swapped=True)  # as published; see moir.evaluation.noise
         presence = torch.full((len(TYPES),), -1.0)
         if source.types is not None:
             presence = torch.tensor([float(name in source.types) for name in TYPES])
@@ -162,18 +173,31 @@ class PairPatches(Dataset[Sample]):
         source = self.sources[part]
         return source, (number - (self._ends[part - 1] if part else 0)) % len(source.pairs)
 
-    def _patch(self, pictures: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
-        """The same random patch of all pictures (n, 3, H, W), flipped and turned alike; (n, 3, P, P)."""
+    def _patch(self, example: Example, scale: int, generator: torch.Generator) -> tuple[torch.Tensor, torch.Tensor]:
+        """The same random patch of input and target, flipped and turned alike: (3, P, P) and (3, sP, sP).
+
+        Of a picture that has no input, the target's patch stands for it.
+        """
 
         def integer(bound: int) -> int:
             return int(torch.randint(bound, (), generator=generator).item())
 
-        pictures = _at_least(_multiple(pictures), self.side)
-        height, width = pictures.shape[-2:]
+        source = example.target if example.input is None else example.input
+        pictures = [(source, 1), (example.target, scale)]
+        if scale == 1:
+            pictures = [(_multiple(picture), 1) for picture, _ in pictures]
+        # To reflect about the border's edge, not about its last pixel, keeps pictures of two sizes aligned.
+        mode: Any = "reflect" if scale == 1 else "symmetric"
+        pictures = [(_at_least(picture, self.side * s, mode), s) for picture, s in pictures]
+        height, width = pictures[0][0].shape[-2:]
         top, left = integer(height - self.side + 1), integer(width - self.side + 1)
-        patch = pictures[..., top : top + self.side, left : left + self.side]
-        patch = torch.rot90(patch, integer(4), (-2, -1))
-        return (patch.flip(-1) if integer(2) else patch).contiguous()
+        turns, flipped = integer(4), integer(2)
+        patches = []
+        for picture, s in pictures:
+            rows, columns = (slice(start * s, (start + self.side) * s) for start in (top, left))
+            patch = torch.rot90(picture[..., rows, columns], turns, (-2, -1))
+            patches.append((patch.flip(-1) if flipped else patch).contiguous())
+        return patches[0], patches[1]
 
 
 def add_noise(clean: torch.Tensor, sigma: float, generator: torch.Generator) -> torch.Tensor:
@@ -195,12 +219,13 @@ def _multiple(pictures: torch.Tensor) -> torch.Tensor:
     return pictures[..., top : top + height, left : left + width]
 
 
-def _at_least(pictures: torch.Tensor, side: int) -> torch.Tensor:
+def _at_least(pictures: torch.Tensor, side: int, mode: Any = "reflect") -> torch.Tensor:
     below, right = (max(0, side - length) for length in pictures.shape[-2:])
     if not (below or right):
         return pictures
     # NumPy reflects as often as needed; PyTorch only once.
-    return torch.from_numpy(np.pad(pictures.numpy(), ((0, 0), (0, 0), (0, below), (0, right)), mode="reflect"))
+    around = [(0, 0)] * (pictures.dim() - 2) + [(0, below), (0, right)]
+    return torch.from_numpy(np.pad(pictures.numpy(), around, mode=mode))
 
 
 def _credit(found: PairedSet) -> dict[str, Any]:

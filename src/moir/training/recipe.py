@@ -4,6 +4,7 @@ A wrong key or value is refused with its place and the near miss. A recipe may s
 (``extends: OTHER.yaml``) and say only what differs.
 """
 
+import importlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, get_args
@@ -11,6 +12,7 @@ from typing import Annotated, Any, Literal, Self, get_args
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
+from moir.adapters import METHODS
 from moir.base.errors import MoirError, RecipeError
 from moir.base.names import TYPES, check_name, near_misses
 from moir.datasets import MIXTURES
@@ -24,11 +26,27 @@ Weight = Annotated[float, Field(ge=0)]
 Epochs = Annotated[float, Field(gt=0)]
 
 
-class _Section(BaseModel):
+class Section(BaseModel):
+    """A part of a recipe: unknown keys are refused."""
+
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-class Model(_Section):
+class Adapter(Section):
+    """An adapter that is trained in place of the network; see :mod:`moir.adapters`."""
+
+    method: str = "adaptir"
+    """How it adapts; a name of :data:`moir.adapters.METHODS`."""
+    options: dict[str, Any] = {}
+    """Options of the method."""
+
+    @field_validator("method")
+    @classmethod
+    def _known(cls, method: str) -> str:
+        return check_name(method, METHODS, "adapter")
+
+
+class Model(Section):
     """Which network, and where its weights start."""
 
     name: str
@@ -41,14 +59,24 @@ class Model(_Section):
     train: list[str] = []
     """Which parameters are trained, as patterns of their names (``encoder1.*``); the others stay as they are. Empty:
     all of them."""
+    adapter: Adapter | None = None
+    """Train an adapter alone, on the weights of ``start``; it is saved as a file of its own."""
 
     @field_validator("name")
     @classmethod
     def _known(cls, name: str) -> str:
         return check_name(name, list_models(tests=True), "model")
 
+    @model_validator(mode="after")
+    def _adapted(self) -> Self:
+        if self.adapter is not None and self.start is None:
+            raise ValueError("adapter needs start: the weights that are adapted, and stay as they are")
+        if self.adapter is not None and self.train:
+            raise ValueError("adapter and train exclude each other: with an adapter, nothing else is trained")
+        return self
 
-class Damage(_Section):
+
+class Damage(Section):
     """What is done to the clean pictures; see :class:`moir.degrade.Pipeline`."""
 
     clean: Share = 0.06
@@ -70,7 +98,7 @@ class Damage(_Section):
         return weights
 
 
-class Pairs(_Section):
+class Pairs(Section):
     """Two folders of the user's own: files of one name belong together."""
 
     input: str
@@ -86,7 +114,7 @@ class Pairs(_Section):
         return [check_name(name, TYPES, "degradation type") for name in types]
 
 
-class Data(_Section):
+class Data(Section):
     """Where training samples come from (exactly one of the first three), and how they are cut."""
 
     folders: list[str] = []
@@ -98,7 +126,7 @@ class Data(_Section):
     root: str | None = None
     """The folder below which the sets of the mixture lie; see docs/datasets.md."""
     patch: Annotated[int, Field(ge=16)] = 128
-    """Side of a training patch, pixels."""
+    """Side of a training patch, pixels (of the input, where targets are larger)."""
     workers: Annotated[int, Field(ge=0)] = 2
     """Processes that prepare samples."""
     smallest_scale: Annotated[float, Field(gt=0, le=1)] = 0.4
@@ -109,6 +137,9 @@ class Data(_Section):
     """Only with ``folders``: the types that those samples name; empty: drawn anew for each."""
     damage: Damage = Damage()
     """Only with ``folders``: what is done to the pictures."""
+    device_degradation: bool = False
+    """Only with ``folders``: workers cut clean patches and draw the parameters of the damage; the device that trains
+    applies them, a batch at a time. For GPUs, which workers may not keep busy."""
 
     @field_validator("mixture")
     @classmethod
@@ -132,13 +163,13 @@ class Data(_Section):
             raise ValueError(f"the mixture {self.mixture!r} needs root, the folder below which its data sets lie")
         if self.root and not self.mixture:
             raise ValueError(f"root {self.root!r} is for a mixture; leave it out, or name the mixture")
-        for name in () if self.folders else ("smallest_scale", "instruct", "told", "damage"):
+        for name in () if self.folders else ("smallest_scale", "instruct", "told", "damage", "device_degradation"):
             if getattr(self, name) != Data.model_fields[name].default:
                 raise ValueError(f"{name} is for clean pictures (folders) and does nothing to pairs; leave it out")
         return self
 
 
-class Loss(_Section):
+class Loss(Section):
     """Weights of the loss terms; 0 leaves a term out."""
 
     l1: Weight = 1.0
@@ -150,7 +181,7 @@ class Loss(_Section):
     balance: Weight = 0.01
 
 
-class Optimiser(_Section):
+class Optimiser(Section):
     """AdamW or Muon, and the schedule."""
 
     name: Literal["adamw", "muon"] = "adamw"
@@ -167,9 +198,14 @@ class Optimiser(_Section):
     """Steps in which the rate rises; None: ``warmup_epochs``, or 200 steps."""
     warmup_epochs: Weight | None = None
     """The same in epochs, with ``epochs``."""
-    schedule: Literal["cosine", "hold"] = "cosine"
+    schedule: Literal["cosine", "hold", "multistep"] = "cosine"
     """cosine: falls from warm-up to the end. hold: constant, and falls linearly over the last ``decay`` share of the
-    steps, so that a run can be made longer, or ended at any time, without having planned it."""
+    steps, so that a run can be made longer, or ended at any time, without having planned it. multistep: constant, and
+    multiplied by ``gamma`` at each of ``milestones``."""
+    milestones: list[Epochs] = []
+    """Only with multistep: when the rate falls, in epochs (in a recipe that counts steps: in steps), ascending."""
+    gamma: Annotated[float, Field(gt=0, le=1)] = 0.5
+    """Only with multistep: the factor."""
     schedule_epochs: Epochs | None = None
     """The epoch, counted from the start, at which the cosine reaches ``final_rate``; None: the last one. MoCE-IR stops
     after 120 epochs of a cosine that is laid out for 150."""
@@ -178,8 +214,33 @@ class Optimiser(_Section):
     ema: Annotated[float, Field(ge=0, lt=1)] = 0.999
     """Decay of the exponential moving average of the weights, which is what is saved and validated."""
 
+    @model_validator(mode="after")
+    def _milestones(self) -> Self:
+        if (self.schedule == "multistep") != bool(self.milestones):
+            raise ValueError("the schedule 'multistep' and milestones go together; give both or neither")
+        if self.milestones != sorted(set(self.milestones)):
+            raise ValueError(f"milestones {self.milestones} must ascend")
+        return self
 
-class Validation(_Section):
+
+class Speed(Section):
+    """Ways to do the same in less time or memory; see docs/training.md.
+
+    Results change by rounding, or not at all; but a run must go on as it began, so they are off unless asked for.
+    """
+
+    faster_forms: bool = False
+    """Layers in forms that train faster (:mod:`moir.training.faster`)."""
+    fused_optimiser: bool = False
+    """PyTorch's fused AdamW, which updates all parameters in one pass."""
+    recompute: bool = False
+    """Gradient checkpointing: only the inputs of blocks are kept, and what is inside is computed again on the way back.
+    Less memory, for about one more forward pass."""
+    compile: bool = False
+    """torch.compile, for GPUs."""
+
+
+class Validation(Section):
     """Pictures that are never trained on, the same every time: clean ones with damage, or benchmarks, or both."""
 
     folders: list[str] = []
@@ -191,7 +252,7 @@ class Validation(_Section):
     limit: Positive = 8
     """How many pictures of each damage or benchmark."""
     crop: Positive = 256
-    """Side of the centre crop, pixels."""
+    """Side of the centre crop, pixels (of the input, where targets are larger)."""
     damages: list[str] = ["clean", "noise=25", "rain=medium", "haze=medium", "snow=medium", "blur=medium",
                           "lowlight=medium", "jpeg=20", "H-N-R=medium"]  # fmt: skip
     every: Positive = 500
@@ -205,7 +266,7 @@ class Validation(_Section):
         return damages
 
 
-class Recipe(_Section):
+class Recipe(Section):
     """One training run."""
 
     name: str
@@ -223,6 +284,7 @@ class Recipe(_Section):
     seed: int = 0
     loss: Loss = Loss()
     optimiser: Optimiser = Optimiser()
+    speed: Speed = Speed()
     validation: Validation = Validation()
     save_every: Positive = 500
     log_every: Positive = 20
@@ -258,18 +320,37 @@ class Recipe(_Section):
         return self
 
     @model_validator(mode="after")
+    def _fused(self) -> Self:
+        if self.speed.fused_optimiser and self.optimiser.name != "adamw":
+            raise ValueError(
+                f"speed.fused_optimiser is for adamw, but optimiser.name is {self.optimiser.name!r}; leave it out"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _root_of_benchmarks(self) -> Self:
         if self.validation.benchmarks and not (self.validation.root or self.data.root):
             raise ValueError("validation.benchmarks needs validation.root, the folder below which they lie")
         return self
 
 
-def load_recipe(path: str | Path, settings: Mapping[str, str] | None = None) -> Recipe:
+KINDS: dict[str, str] = {
+    "daclip": "moir.training.universal.recipe:ControllerRecipe",
+    "tree": "moir.training.tree.recipe:TreeRecipe",
+    "unirestorer": "moir.training.universal.recipe:UniRestorerRecipe",
+}
+"""What ``kind`` in a recipe may say, where it trains something else than one network: classes with a method ``run``."""
+
+
+def load_recipe(path: str | Path, settings: Mapping[str, str] | None = None) -> Any:
     """Read a recipe and check it.
 
     Args:
         path: A YAML file.
         settings: Values to set in it, by dotted key: ``{"optimiser.learning_rate": "1e-4"}``, read as YAML.
+
+    Returns:
+        A :class:`Recipe`, or what the recipe's ``kind`` stands for in :data:`KINDS`.
 
     Raises:
         RecipeError: The file is missing or no YAML mapping, or a key or value is wrong; near misses are named.
@@ -278,10 +359,14 @@ def load_recipe(path: str | Path, settings: Mapping[str, str] | None = None) -> 
     content = _read(file)
     for key, text in (settings or {}).items():
         _set(content, key, _value(text))
+    kind: Any = Recipe
     try:
-        return Recipe.model_validate(content)
+        if "kind" in content:
+            module, name = KINDS[check_name(str(content.pop("kind")), KINDS, "kind of recipe")].split(":")
+            kind = getattr(importlib.import_module(module), name)
+        return kind.model_validate(content)
     except ValidationError as error:
-        raise RecipeError(f"{file}: " + "; ".join(_explain(e, content) for e in error.errors())) from None
+        raise RecipeError(f"{file}: " + "; ".join(_explain(e, kind) for e in error.errors())) from None
     except MoirError as error:
         raise RecipeError(f"{file}: {error}") from error
 
@@ -333,15 +418,15 @@ def _set(content: dict[str, Any], key: str, value: Any) -> None:
     place[last] = value
 
 
-def _explain(error: Any, content: dict[str, Any]) -> str:
+def _explain(error: Any, recipe: Any) -> str:
     place = [str(part) for part in error["loc"]]
     where = ".".join(place)
     if error["type"] == "extra_forbidden":
-        section: Any = Recipe
+        section: Any = recipe
         for part in place[:-1]:
             field = section.model_fields.get(part)
-            kinds = (Recipe,) if field is None else (field.annotation, *get_args(field.annotation))
-            section = next((kind for kind in kinds if hasattr(kind, "model_fields")), Recipe)
+            kinds = (recipe,) if field is None else (field.annotation, *get_args(field.annotation))
+            section = next((kind for kind in kinds if hasattr(kind, "model_fields")), recipe)
         known = list(section.model_fields)
         near = near_misses(place[-1], known)
         hint = f"did you mean {' or '.join(near)}?" if near else f"known: {', '.join(known)}"

@@ -1,6 +1,7 @@
 """When the learning rate rises and falls: a pure function of the step, so that a run can be resumed at any time."""
 
 import math
+from bisect import bisect_right
 from dataclasses import dataclass
 
 from moir.training.recipe import Optimiser, Recipe
@@ -17,11 +18,13 @@ class Schedule:
         steps: All steps of the run.
         warmup: The steps in which the rate rises.
         end: The step at which a cosine reaches the final rate; not before ``steps``.
+        milestones: The steps at which ``multistep`` multiplies the rate.
     """
 
     steps: int
     warmup: int
     end: int
+    milestones: tuple[int, ...] = ()
 
 
 def schedule_of(recipe: Recipe, steps_per_epoch: float | None = None) -> Schedule:
@@ -35,14 +38,15 @@ def schedule_of(recipe: Recipe, steps_per_epoch: float | None = None) -> Schedul
     settings = recipe.optimiser
     if recipe.epochs is None:
         assert recipe.steps is not None
-        return Schedule(recipe.steps, WARMUP if settings.warmup is None else settings.warmup, recipe.steps)
+        rising = WARMUP if settings.warmup is None else settings.warmup
+        return Schedule(recipe.steps, rising, recipe.steps, tuple(round(m) for m in settings.milestones))
     assert steps_per_epoch is not None
     steps = max(1, round(recipe.epochs * steps_per_epoch))
     warmup = settings.warmup
     if warmup is None:
         warmup = WARMUP if settings.warmup_epochs is None else round(settings.warmup_epochs * steps_per_epoch)
     end = steps if settings.schedule_epochs is None else round(settings.schedule_epochs * steps_per_epoch)
-    return Schedule(steps, warmup, max(steps, end))
+    return Schedule(steps, warmup, max(steps, end), tuple(round(m * steps_per_epoch) for m in settings.milestones))
 
 
 def learning_rate(step: int, schedule: Schedule, settings: Optimiser) -> float:
@@ -59,5 +63,7 @@ def learning_rate(step: int, schedule: Schedule, settings: Optimiser) -> float:
     if settings.schedule == "cosine":
         done = (step - schedule.warmup) / max(1, schedule.end - schedule.warmup)
         return bottom + (top - bottom) * 0.5 * (1 + math.cos(math.pi * min(1.0, done)))
+    if settings.schedule == "multistep":
+        return top * settings.gamma ** bisect_right(schedule.milestones, step)
     falling = settings.decay * schedule.steps
     return bottom + (top - bottom) * min(1.0, max(0.0, (schedule.steps - step) / max(1.0, falling)))

@@ -6,6 +6,7 @@ from fnmatch import fnmatchcase
 
 from torch import nn
 
+from moir.adapters import attached
 from moir.base.errors import TrainingError
 from moir.checkpoints import Card, load_into, read_foreign, read_tensors
 from moir.checkpoints.architectures import detect
@@ -51,7 +52,14 @@ def freeze(network: nn.Module, patterns: Sequence[str]) -> None:
     for pattern in patterns:
         if not any(fnmatchcase(name, pattern) for name in names):
             raise TrainingError(
-                f"model.train: {pattern!r} matches no parameter of the network; they are called {names[0]}, {names[1]}, ..."
+                f"model.train: {pattern!r} matches no parameter of the network; they are called "
+                f"{names[0]}, {names[1]}, ..."
             )
     for name, parameter in network.named_parameters():
         parameter.requires_grad_(any(fnmatchcase(name, pattern) for pattern in patterns))
+
+
+def trained_part(network: nn.Module) -> nn.Module:
+    """What training changes: the adapters, where any are attached, and otherwise the network itself."""
+    own = [placement.adapter for attachment in attached(network).values() for placement in attachment.placements]
+    return nn.ModuleList(own) if own else network

@@ -13,7 +13,7 @@ from torch import nn
 
 from moir.base.errors import InvalidValueError
 from moir.base.names import DEGREES, TYPES
-from moir.layers.views import VIEW, feature_statistics, native_crops, view_features
+from moir.layers.views import feature_statistics, native_crops, thumbnail, view_features
 from moir.networks.base import check_pictures
 from moir.networks.compact import Estimator
 
@@ -149,7 +149,7 @@ class CompactExtractor(nn.Module):
 
 def views(x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """Crops (B, N, 3, 64, 64) at native resolution and a thumbnail (B, 3, 64, 64) of pictures (B, 3, H, W)."""
-    return native_crops(x), F.adaptive_avg_pool2d(x, VIEW)
+    return native_crops(x), thumbnail(x)
 
 
 def contrastive_loss(

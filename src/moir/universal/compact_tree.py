@@ -4,7 +4,7 @@ An expert is the shared network with some of its parameters replaced. The coarse
 the groups of clean pictures have the identity.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from fnmatch import fnmatchcase
 from typing import Any, ClassVar
 
@@ -167,15 +167,7 @@ class CompactUniRestorer(RestorationNetwork, RouterParts):
         check_pictures(x)
         if context is None:
             context = self.analyse(x)
-        chosen = recall(context, "expert", len(x)).tolist()
-        steering = {name: recall(context, name, len(x)) for name in ("embedding", "remove")}
-        out = torch.empty_like(x)
-        for number in sorted(set(chosen)):
-            rows = [row for row, own in enumerate(chosen) if own == number]
-            if len(rows) == len(x):
-                out = self._restored(x, number, steering)
-            else:
-                out[rows] = self._restored(x[rows], number, select(steering, rows)).to(out.dtype)
+        out = self.restore_routed(x, context, self.expert)
         if not self.training:
             return out
         leaf, level = (recall(context, f"{name}_logits", len(x)).softmax(1) for name in ("leaf", "level"))
@@ -184,17 +176,39 @@ class CompactUniRestorer(RestorationNetwork, RouterParts):
         gate = gate + level.gather(1, recall(context, "level", len(x))[:, None])
         return through_gate(out, gate[:, 0])
 
+    def restore_routed(
+        self, x: torch.Tensor, context: Context, expert: Callable[[int], RestorationNetwork]
+    ) -> torch.Tensor:
+        """Restore each picture or tile by the expert that the context names.
+
+        Args:
+            x: (B, 3, H, W).
+            context: From :meth:`analyse` or :meth:`instruct`.
+            expert: Gives the network of an expert's number; identities are not asked for.
+        """
+        chosen = recall(context, "expert", len(x)).tolist()
+        steering = {name: recall(context, name, len(x)) for name in ("embedding", "remove")}
+        out = torch.empty_like(x)
+        for number in sorted(set(chosen)):
+            rows = [row for row, own in enumerate(chosen) if own == number]
+            whole = len(rows) == len(x)
+            part, own_steering = (x, steering) if whole else (x[rows], select(steering, rows))
+            result = part.clone() if self.tree.is_clean(number) else expert(number)(part, own_steering)
+            if whole:
+                return result
+            out[rows] = result.to(out.dtype)
+        return out
+
+    def accelerated(self, make: Callable[[RestorationNetwork], RestorationNetwork | None]) -> RestorationNetwork | None:
+        """See :meth:`RestorationNetwork.accelerated`: every expert in its faster form, made when it is first needed."""
+        return None if make(self.base) is None else _Accelerated(self, make)
+
     def restore_with(self, number: int, x: torch.Tensor, context: Context) -> torch.Tensor:
         """Restore with the expert of this number, whatever was decided; arguments as for :meth:`forward`."""
         forced = torch.full((len(context["embedding"]),), number, device=x.device)
         own = self._instruction(number)
         remove = context["found"] if own is None else own.to(context["found"]).expand(len(forced), -1)
         return self.forward(x, {**context, "expert": forced, "remove": remove})
-
-    def _restored(self, x: torch.Tensor, number: int, steering: Context) -> torch.Tensor:
-        if self.tree.is_clean(number):
-            return x.clone()
-        return self.expert(number)(x, steering)  # type: ignore[no-any-return]
 
     def _decided(self, context: dict[str, torch.Tensor], route: Route) -> Context:
         return {
@@ -221,6 +235,42 @@ class CompactUniRestorer(RestorationNetwork, RouterParts):
         """What an expert is told, (8,): its one type; None for the shared network and for experts of mixes."""
         told = self.tree.instruction(self.owner_of(number))
         return _flags(set(told), self.base.head.weight) if told else None
+
+
+class _Accelerated(RestorationNetwork):
+    """The same decisions, with faster forms of the experts."""
+
+    def __init__(
+        self, network: CompactUniRestorer, make: Callable[[RestorationNetwork], RestorationNetwork | None]
+    ) -> None:
+        super().__init__()
+        self.network, self.options = network, network.options
+        self._make = make
+        self._made: dict[int, RestorationNetwork] = {}
+
+    estimates: ClassVar[bool] = CompactUniRestorer.estimates
+    size_multiple: ClassVar[int] = CompactUniRestorer.size_multiple
+    overlap: ClassVar[int] = CompactUniRestorer.overlap
+
+    def analyse(self, x: torch.Tensor) -> Context:
+        return self.network.analyse(x)
+
+    def instruct(self, context: Context, types: Sequence[str]) -> Context:
+        return self.network.instruct(context, types)
+
+    def account(self, context: Context) -> list[tuple[str, str]]:
+        return self.network.account(context)
+
+    def forward(self, x: torch.Tensor, context: Context | None = None) -> torch.Tensor:
+        check_pictures(x)
+        return self.network.restore_routed(x, self.analyse(x) if context is None else context, self._expert)
+
+    def _expert(self, number: int) -> RestorationNetwork:
+        owner = self.network.owner_of(number)
+        if owner not in self._made:
+            expert = self.network.expert(owner)
+            self._made[owner] = self._make(expert) or expert
+        return self._made[owner]
 
 
 def own_names(base: nn.Module, patterns: Sequence[str]) -> list[str]:

@@ -4,6 +4,8 @@ This is the published way, resizing included, which takes away much of the noise
 were trained so must be used so.
 """
 
+import math
+
 import numpy as np
 import torch
 from PIL import Image
@@ -40,9 +42,46 @@ def preprocess(picture: Image.Image, side: int = SIDE) -> torch.Tensor:
     size = (side, new) if picture.width <= picture.height else (new, side)
     resized = picture.resize(size, Image.Resampling.BICUBIC)
     left, top = round((size[0] - side) / 2), round((size[1] - side) / 2)
-    square = resized.crop((left, top, left + side, top + side)).convert("RGB")
-    pixels = torch.from_numpy(np.array(square)).permute(2, 0, 1).float() / 255
-    return (pixels - torch.tensor(MEAN).view(3, 1, 1)) / torch.tensor(STD).view(3, 1, 1)
+    return _normalised(resized.crop((left, top, left + side, top + side)))
+
+
+def random_square(width: int, height: int, generator: torch.Generator, side: int = SIDE) -> tuple[int, int, int]:
+    """A random square of a picture, as the extractor was trained: its side uniform from ``side`` to the shorter one.
+
+    Args:
+        width, height: Of the picture, pixels; where it is smaller than ``side``, its shorter side is taken.
+        generator: Source of randomness.
+        side: The smallest square.
+
+    Returns:
+        Left, top, and the square's side.
+    """
+    shorter = min(width, height)
+    length = _integer(generator, min(side, shorter), shorter)
+    return _integer(generator, 0, width - length), _integer(generator, 0, height - length), length
+
+
+def preprocess_training(square: Image.Image, generator: torch.Generator, side: int = SIDE) -> torch.Tensor:
+    """A random part of a square, resized: 90 to 100% of its area, ratio of its sides 3/4 to 4/3, as published.
+
+    Args:
+        square: Damaged already.
+        generator: Source of randomness.
+        side: Side of the result, pixels.
+
+    Returns:
+        (3, side, side), float32, normalised.
+    """
+    width, height = square.size
+    for _ in range(10):
+        area = width * height * _uniform(generator, 0.9, 1.0)
+        ratio = math.exp(_uniform(generator, math.log(3 / 4), math.log(4 / 3)))
+        across, down = round(math.sqrt(area * ratio)), round(math.sqrt(area / ratio))
+        if 0 < across <= width and 0 < down <= height:
+            left, top = _integer(generator, 0, width - across), _integer(generator, 0, height - down)
+            square = square.crop((left, top, left + across, top + down))
+            break
+    return _normalised(square.resize((side, side), Image.Resampling.BICUBIC))
 
 
 def preprocess_batch(x: torch.Tensor, side: int = SIDE) -> torch.Tensor:
@@ -62,3 +101,16 @@ def preprocess_batch(x: torch.Tensor, side: int = SIDE) -> torch.Tensor:
     eight_bit = x.detach().clamp(0, 1).mul(255).round().to(torch.uint8).permute(0, 2, 3, 1).cpu().numpy()
     pictures = [preprocess(Image.fromarray(np.ascontiguousarray(pixels)), side) for pixels in eight_bit]
     return torch.stack(pictures).to(x.device)
+
+
+def _normalised(square: Image.Image) -> torch.Tensor:
+    pixels = torch.from_numpy(np.array(square.convert("RGB"))).permute(2, 0, 1).float() / 255
+    return (pixels - torch.tensor(MEAN).view(3, 1, 1)) / torch.tensor(STD).view(3, 1, 1)
+
+
+def _integer(generator: torch.Generator, low: int, high: int) -> int:
+    return int(torch.randint(low, high + 1, (), generator=generator).item())
+
+
+def _uniform(generator: torch.Generator, low: float, high: float) -> float:
+    return low + (high - low) * torch.rand((), generator=generator).item()

@@ -1,8 +1,10 @@
-"""What the router learns from (UniRestorer, arXiv 2412.20157, equations 7 to 9).
+"""What extractor and router learn from (UniRestorer, arXiv 2412.20157, equations 3 and 7 to 9).
 
 The experts are frozen; the router learns from reconstruction only through the gate's value, which is 1 in the result
 and has a gradient (:func:`through_gate`).
 """
+
+import math
 
 import torch
 import torch.nn.functional as F
@@ -61,3 +63,23 @@ def router_loss(
         "uncertainty": uncertainty * uncertainty_loss(route.mu, route.log_variance, centres),
         "balance": BALANCE * level_balance(route.level_probability),
     }
+
+
+LARGEST_SCALE = math.log(100)
+"""The logit scale stays within [0, ln 100] (CLIP, arXiv 2103.00020, section 2.5)."""
+
+
+def contrastive_loss(features: torch.Tensor, texts: torch.Tensor, logit_scale: torch.Tensor) -> torch.Tensor:
+    """Symmetric InfoNCE between degradation features and the texts of the same pictures (equation 3).
+
+    The mean of the two cross-entropies: which text belongs to a picture, and which picture to a text.
+
+    Args:
+        features: (B, features), of the image controller; normalised here.
+        texts: (B, features), of the frozen text tower; normalised here.
+        logit_scale: Scalar, the logarithm of the inverse temperature.
+    """
+    cosines = F.normalize(features, dim=1) @ F.normalize(texts, dim=1).T
+    logits = logit_scale.exp() * cosines
+    own = torch.arange(len(logits), device=logits.device)
+    return (F.cross_entropy(logits, own) + F.cross_entropy(logits.T, own)) / 2

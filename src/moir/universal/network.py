@@ -123,7 +123,7 @@ class UniRestorer(RestorationNetwork, RouterParts):
         """
         representation = self.represent(x)
         with torch.autocast(x.device.type, enabled=False):
-            return self._context(self.route(representation, leaf_mask, level_mask))
+            return self.context_of(self.route(representation, leaf_mask, level_mask))
 
     def analyse(
         self, x: torch.Tensor, leaf_mask: torch.Tensor | None = None, level_mask: torch.Tensor | None = None
@@ -185,7 +185,7 @@ class UniRestorer(RestorationNetwork, RouterParts):
         )
         # The logits stay as they were, so that another instruction starts from the whole tree again.
         kept = {name: context[name] for name in ("leaf_logits", "level_logits", "analysed")}
-        return {**context, **self._context(told), **kept}
+        return {**context, **self.context_of(told), **kept}
 
     def account(self, context: Context) -> list[tuple[str, str]]:
         """Names of the chosen experts, with their levels in the tree."""
@@ -232,7 +232,8 @@ class UniRestorer(RestorationNetwork, RouterParts):
         gate = gate + level.gather(1, recall(context, "level", len(x))[:, None])
         return through_gate(out, gate[:, 0])
 
-    def _context(self, route: Route) -> dict[str, torch.Tensor]:
+    def context_of(self, route: Route) -> dict[str, torch.Tensor]:
+        """The context of a decision of :meth:`route`."""
         table = torch.tensor(self.tree.rows, device=route.leaf.device)
         return {
             "expert": table[route.leaf, route.level],

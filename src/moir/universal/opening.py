@@ -11,8 +11,10 @@ from moir.base.errors import CheckpointError
 from moir.checkpoints import Card
 from moir.checkpoints.safetensors import check_fit
 from moir.universal.daclip import DaClip
+from moir.universal.daclip_weights import extractor_options
 from moir.universal.network import UniRestorer
-from moir.universal.pool import ExpertPool, LazyExpert
+from moir.universal.pool import Builders, ExpertPool, LazyExpert, recognise
+from moir.universal.pool_file import CENTRES, expert_prefixes, pool_of
 from moir.universal.store import TensorStore, open_store
 from moir.universal.tree import Tree, official_tree
 
@@ -28,46 +30,57 @@ def is_unirestorer(shapes: Mapping[str, tuple[int, ...]]) -> bool:
     return all(mark in shapes for mark in MARKS)
 
 
-def open_unirestorer(path: str | Path, resident: int = 1, tree: Tree | Mapping[str, Any] | None = None) -> UniRestorer:
-    """Open a checkpoint in the published layout: controller and router now, each expert when a picture needs it.
+def open_unirestorer(
+    path: str | Path,
+    resident: int = 1,
+    tree: Tree | Mapping[str, Any] | None = None,
+    builders: Builders | None = None,
+) -> UniRestorer:
+    """Open a checkpoint in the published layout, or a pool: controller and router now, experts when pictures need them.
 
-    CLIP's own towers (62% of the extractor) are checked by name and shape and never read. Architecture and options of
-    each expert are told by its names and shapes.
+    CLIP's own towers (62% of the extractor) are checked by name and shape and never read. A pool's header says what
+    its experts are (:mod:`moir.universal.pool_file`); those of other files are told by their names and shapes.
 
     Args:
         path: A .safetensors file (mapped into memory), or the published .pth (read piece by piece, never executed).
         resident: Experts that are kept in memory at most.
-        tree: The tree, or its options; None: the published one for the number of leaves in the file.
+        tree: The tree, or its options; None: the pool's, or the published one for the number of leaves in the file.
+        builders: Makers of the user's own networks; see :func:`moir.universal.joining.join`.
 
     Returns:
         The network in evaluation mode, on the CPU; experts follow the pictures' device.
 
     Raises:
-        CheckpointError: The file is missing, unsafe, damaged or no UniRestorer; names are missing or unexpected; or an
-            expert is not recognised.
+        CheckpointError: The file is missing, unsafe, damaged or no UniRestorer; names are missing or unexpected; an
+            expert is not recognised; or a file that a pool refers to is not there.
         InvalidValueError: The tree does not fit the file's experts.
     """
     store = open_store(path)
     if not is_unirestorer(store.shapes):
         raise CheckpointError(f"{path} is no UniRestorer checkpoint: it has no {' and '.join(MARKS)}")
-    counts = _expert_counts(store)
-    leaves = store.shapes[MARKS[0]][0] // 2
-    if not isinstance(tree, Tree):
-        tree = Tree.from_options(tree) if tree else official_tree(leaves)
-    prefixes = [f"l{level}_experts.{place}." for level, count in enumerate(counts) for place in range(count)]
-    pool = ExpertPool(store, prefixes, resident)
-    experts = iter([LazyExpert(pool, number) for number in range(len(prefixes))])
-    extractor = {**extractor_options(store.shapes), "parts": "controller"}
+    pool = pool_of(store)
+    if pool is None:
+        counts = _expert_counts(store)
+        sources = [recognise(store, prefix) for prefix in expert_prefixes(counts)]
+        usual = tree or official_tree(store.shapes[MARKS[0]][0] // 2)
+    else:
+        counts = [len(level) for level in pool.members]
+        sources = pool.sources(store)
+        usual = tree or pool.tree
+    tree = usual if isinstance(usual, Tree) else Tree.from_options(usual)
+    experts = ExpertPool(sources, resident, builders)
+    lazy = iter([LazyExpert(experts, number) for number in range(len(sources))])
+    extractor = {**extractor_options(store.shapes, EXTRACTOR), "parts": "controller"}
     with torch.device("meta"):
-        network = UniRestorer([[next(experts) for _ in range(count)] for count in counts], tree, extractor)
+        network = UniRestorer([[next(lazy) for _ in range(count)] for count in counts], tree, extractor)
     # What the network holds itself; its state dict would fetch every expert's tensors.
-    own = [name for name in store.shapes if not _EXPERT.match(name) and not _is_dead(name)]
+    own_names = [n for n in store.shapes if not _EXPERT.match(n) and not _is_dead(n) and n != CENTRES]
     _check_dead(store)
-    head = _Head(network)
-    tensors = store.read(own)
+    head = head_of(network)
+    tensors = store.read(own_names)
     check_fit(head, tensors, path)
     head.load_state_dict(tensors, assign=True)
-    specs = iter([[found.model, found.options] for found in pool.found])
+    specs = iter([[found.model, found.options] for found in sources])
     network.options = {
         "experts": [[next(specs) for _ in range(count)] for count in counts],
         "tree": tree.to_options(),
@@ -91,61 +104,34 @@ def try_open(path: Path) -> tuple[UniRestorer, Card] | None:
     except CheckpointError:
         return None
     network = open_unirestorer(path)
+    licences = dict.fromkeys(source.licence for source in network.experts[0].pool.found if source.licence)
     card = Card(
         name=path.stem,
         model="unirestorer",
         options=network.options,
         description="UniRestorer (arXiv 2412.20157): one expert per picture, chosen by its degradation.",
         source=f"opened from {path.name}; nothing in the file says how it was trained",
+        licence="; ".join(licences),
         size_multiple=network.size_multiple,
         overlap=network.overlap,
     )
     return network, card
 
 
-class _Head(torch.nn.Module):
-    """The network without its experts, under the same names: shares the modules, and the parameters through them."""
+def head_of(network: UniRestorer) -> torch.nn.Module:
+    """The network without its experts, under the same names: shares the modules, and the parameters through them.
 
+    For loading and saving: a router's checkpoint needs no experts.
+    """
+    return _Head(network)
+
+
+class _Head(torch.nn.Module):
     def __init__(self, network: UniRestorer) -> None:
         super().__init__()
         self._parameters = network._parameters
         self._buffers = network._buffers
         self._modules = {name: m for name, m in network._modules.items() if not _EXPERT.match(f"{name}.0.")}
-
-
-def extractor_options(shapes: Mapping[str, tuple[int, ...]], prefix: str = EXTRACTOR) -> dict[str, Any]:
-    """Options of :class:`~moir.universal.daclip.DaClip`, told by shapes.
-
-    Args:
-        shapes: Names to shapes.
-        prefix: What the extractor's names begin with.
-
-    Raises:
-        CheckpointError: There is no controller.
-    """
-    control = f"{prefix}visual_control."
-    try:
-        width, _, patch, _ = shapes[f"{control}conv1.weight"]
-        tokens, _ = shapes[f"{control}positional_embedding"]
-        _, features = shapes[f"{control}proj"]
-    except (KeyError, ValueError) as error:
-        raise CheckpointError(f"it has no image controller ({control}conv1.weight and so on)") from error
-    options: dict[str, Any] = {
-        "features": features,
-        "side": round((tokens - 1) ** 0.5) * patch,
-        "patch": patch,
-        "width": width,
-        "layers": _layers(shapes, f"{control}transformer.transformer."),
-    }
-    texts, words = (shapes.get(f"{prefix}clip.{n}") for n in ("positional_embedding", "token_embedding.weight"))
-    if texts and words and len(texts) == len(words) == 2:
-        options |= {
-            "text_width": texts[1],
-            "text_layers": _layers(shapes, f"{prefix}clip.transformer."),
-            "text_context": texts[0],
-            "vocabulary": words[0],
-        }
-    return options
 
 
 def _is_dead(name: str) -> bool:
@@ -159,7 +145,7 @@ def _check_dead(store: TensorStore) -> None:
     if not dead:
         return
     with torch.device("meta"):
-        whole = DaClip(**extractor_options(store.shapes))
+        whole = DaClip(**extractor_options(store.shapes, EXTRACTOR))
     control = {n: t for n, t in whole.state_dict().items() if n.startswith("visual_control.")}
     check_fit(whole, {**control, **dead}, store.path)
 
@@ -177,8 +163,3 @@ def _expert_counts(store: TensorStore) -> list[int]:
         have = ", ".join(f"l{level}_experts.{place}" for level, place in sorted(found)) or "none"
         raise CheckpointError(f"{store.path}: experts are missing; there are: {have}")
     return counts
-
-
-def _layers(shapes: Mapping[str, tuple[int, ...]], prefix: str) -> int:
-    pattern = re.compile(rf"{re.escape(prefix)}resblocks\.(\d{{1,3}})\.")
-    return 1 + max((int(m[1]) for name in shapes if (m := pattern.match(name))), default=-1)

@@ -1,5 +1,6 @@
 """A checkpoint that stays on disk: names and shapes at once, numbers when they are asked for."""
 
+import json
 from collections.abc import Iterable, Mapping
 from contextlib import ExitStack
 from pathlib import Path
@@ -26,6 +27,10 @@ class TensorStore(Protocol):
     def shapes(self) -> Mapping[str, tuple[int, ...]]:
         """Names, without the training program's prefix, to shapes."""
 
+    @property
+    def facts(self) -> Mapping[str, Any]:
+        """What the header says besides; empty for other programs' checkpoints."""
+
     def read(self, names: Iterable[str]) -> dict[str, torch.Tensor]:
         """These tensors, on the CPU; floating point ones in float32.
 
@@ -43,6 +48,7 @@ class SafetensorsStore:
             self._file = safe_open(path, framework="pt", device="cpu")
             names = list(self._file.keys())
             self.shapes = {name: tuple(self._file.get_slice(name).get_shape()) for name in names}
+            self.facts = {key: _value(text) for key, text in (self._file.metadata() or {}).items()}
         except (SafetensorError, OSError) as error:
             raise CheckpointError(f"{path} is damaged or not a safetensors file: {error}") from error
 
@@ -62,6 +68,7 @@ class ForeignStore:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self.facts: Mapping[str, Any] = {}
         self._open = ExitStack()
         try:
             self._checkpoint = self._open.enter_context(opened(path))
@@ -101,6 +108,18 @@ def open_store(path: str | Path) -> TensorStore:
     if not file.is_file():
         raise CheckpointError(f"there is no weights file {file}")
     return SafetensorsStore(file) if file.suffix == ".safetensors" else ForeignStore(file)
+
+
+def facts_text(value: Any) -> str:
+    """A value as a file's header holds it."""
+    return json.dumps(value)
+
+
+def _value(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text
 
 
 def _as_it_is(record: Any) -> Any:

@@ -24,7 +24,7 @@ from moir.batch.video.plan import Plan, Segment, load_plan, make_plan, save_plan
 from moir.batch.video.routing import decide
 from moir.findings import estimate_report, read_estimate, uncertainty
 from moir.networks.base import Context, select
-from moir.restore import Restorer
+from moir.restore import ALONE, Restorer
 
 if TYPE_CHECKING:
     from moir.batch.restoring import Options, Report
@@ -112,8 +112,11 @@ def restore_clip(
         plan = make_plan(job.input)
         save_plan(plan, work / "plan.json", key, input_stat)
     tiles: set[int] = set()
-    contexts = _restore_segments(job, settings, restorer, plan, work, tiles, on_step)
-    record = _record(plan, contexts, restorer, settings, time.perf_counter() - began)
+    adapter = settings.adapter_of(restorer, job.input.name)
+    with restorer.acting(adapter):
+        contexts = _restore_segments(job, settings, restorer, plan, work, tiles, on_step)
+    usual = (restorer.name, "all") if adapter == ALONE else (adapter, "adapter")
+    record = _record(plan, contexts, restorer, settings, usual, time.perf_counter() - began)
     if tiles:  # none if every frame was restored before
         record["tiles"] = max(tiles)
     with atomic_path(job.output, overwrite=overwrite) as temporary:
@@ -208,11 +211,18 @@ def _segment_path(work: Path, number: int) -> Path:
     return work / f"{number:06}.nut"
 
 
-def _record(plan: Plan, contexts: list[Context], restorer: Restorer, settings: Settings, seconds: float) -> Record:
+def _record(
+    plan: Plan,
+    contexts: list[Context],
+    restorer: Restorer,
+    settings: Settings,
+    usual: tuple[str, str],
+    seconds: float,
+) -> Record:
     accounts = []
     for context in contexts:
         own = select(context, [0])
-        ((expert, granularity),) = restorer.engine.network.account(own) or [(restorer.name, "all")]
+        ((expert, granularity),) = restorer.engine.network.account(own) or [usual]
         accounts.append(
             {"expert": expert, "granularity": granularity, **estimate_report(read_estimate(own), uncertainty(own))}
         )

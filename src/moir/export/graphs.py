@@ -1,0 +1,197 @@
+"""A network's ``analyse`` and ``forward`` recorded as ONNX graphs for any batch and size.
+
+Recorded by torch's tracing exporter. The newer one, which reasons about sizes as symbols, needed 69 s where this one
+needed 2 s for a tiny network, and two more packages; what tracing loses, decisions on sizes, the networks' layers
+give it as tensor operations (:mod:`moir.layers.tracing`).
+"""
+
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from moir.base.errors import MissingExtraError
+from moir.export.errors import ExportError
+from moir.networks.base import Context, RestorationNetwork
+from moir.networks.edt import EDT
+from moir.networks.ipt import IPT
+from moir.universal.router import RouterParts
+
+OPSET = 18
+"""Version of the ONNX operators: onnxruntime 1.14 (2023) and later run it."""
+
+PICTURE, RESTORED = "picture", "restored"
+EXAMPLE = (2, 3, 75, 99)
+"""What is recorded: more than one picture, sides that are a multiple of nothing."""
+
+
+@dataclass(frozen=True)
+class Recorded:
+    """Graphs on disk.
+
+    Attributes:
+        restore: File of the graph from picture and context to the restored picture.
+        inputs: Context tensors that it takes.
+        analyse: File of the graph from picture to context; None: the network decides nothing.
+        context: Shape of each tensor of the context, for the batch that was recorded.
+    """
+
+    restore: Path
+    inputs: list[str]
+    analyse: Path | None
+    context: dict[str, list[int]]
+
+
+class _Analyse(nn.Module):
+    def __init__(self, network: RestorationNetwork) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, picture: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        return tuple(self.network.analyse(picture).values())
+
+
+class _Restore(nn.Module):
+    def __init__(self, network: RestorationNetwork, names: list[str]) -> None:
+        super().__init__()
+        self.network, self.names = network, names
+
+    def forward(self, picture: torch.Tensor, *context: torch.Tensor) -> torch.Tensor:
+        named: Context | None = dict(zip(self.names, context, strict=True)) or None
+        restored: torch.Tensor = self.network(picture, named)
+        return restored
+
+
+def check_exportable(network: nn.Module) -> None:
+    """Refuse a network that cannot be one pair of graphs.
+
+    Raises:
+        ExportError: It cannot; the message says why.
+    """
+    if not isinstance(network, RestorationNetwork):
+        raise ExportError(f"{type(network).__name__} is not a network of moir, so it has no analyse() to export")
+    if isinstance(network, IPT):
+        raise ExportError(
+            "IPT cuts pictures into tiles of its own, in Python and as many as the picture needs, so that its graph "
+            "would hold for one size only"
+        )
+    if isinstance(network, EDT):
+        raise ExportError(
+            "torch's exporter writes the window attention of EDT for one size only, so that its graph would fail on "
+            "every other picture"
+        )
+    if isinstance(network, RouterParts):
+        raise ExportError(
+            "UniRestorer decides by an 8-bit resized copy of the picture, made by Pillow, and holds whole networks of "
+            "which one runs; export the experts one by one"
+        )
+
+
+def record(network: RestorationNetwork, folder: Path) -> Recorded:
+    """Record a network into ``analyse.onnx`` and ``restore.onnx``.
+
+    Args:
+        network: In evaluation mode, float32, on the CPU.
+        folder: Where the files go.
+
+    Raises:
+        ExportError: The network cannot be exported; the message says why.
+        MissingExtraError: onnx is not installed.
+    """
+    check_exportable(network)
+    picture = torch.rand(EXAMPLE, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        context = network.analyse(picture)
+    names, analyse = list(context), None
+    restore = folder / "restore.onnx"
+    _record(_Restore(network, names), (picture, *context.values()), [PICTURE, *names], [RESTORED], restore)
+    if names:
+        analyse = folder / "analyse.onnx"
+        _record(_Analyse(network), (picture,), [PICTURE], names, analyse)
+    return Recorded(restore, _drop_unused(restore), analyse, {n: list(v.shape) for n, v in context.items()})
+
+
+def halve_weights(path: Path) -> None:
+    """Store a graph's float32 weights as float16, each followed by a cast, in place.
+
+    Engines undo the casts when they load the graph: the file is half as large, and arithmetic stays float32.
+    """
+    onnx = import_onnx()
+    model = onnx.load(path)
+    casts = []
+    for weight in model.graph.initializer:
+        if weight.data_type != onnx.TensorProto.FLOAT:
+            continue
+        name = weight.name
+        half = onnx.numpy_helper.from_array(onnx.numpy_helper.to_array(weight).astype("float16"), name + ".fp16")
+        weight.CopyFrom(half)
+        casts.append(onnx.helper.make_node("Cast", [half.name], [name], to=onnx.TensorProto.FLOAT))
+    for cast in reversed(casts):
+        model.graph.node.insert(0, cast)
+    onnx.save(model, path)
+
+
+def import_onnx() -> Any:
+    """The package onnx.
+
+    Raises:
+        MissingExtraError: It is not installed.
+    """
+    try:
+        import onnx
+        import onnx.numpy_helper
+    except ImportError as error:
+        raise MissingExtraError("exporting needs onnx; install it with: pip install 'moir[export]'") from error
+    return onnx
+
+
+def _record(
+    module: nn.Module, args: tuple[torch.Tensor, ...], inputs: list[str], outputs: list[str], path: Path
+) -> None:
+    import_onnx()
+    axes: dict[str, dict[int, str]] = {name: {0: "batch"} for name in (*inputs, *outputs)}
+    axes[PICTURE] = {0: "batch", 2: "height", 3: "width"}
+    if RESTORED in axes:
+        axes[RESTORED] = {0: "batch", 2: "restored_height", 3: "restored_width"}
+    try:
+        with torch.no_grad(), warnings.catch_warnings():
+            # It warns of itself, and of every decision on a shape that is the same for all pictures.
+            warnings.simplefilter("ignore")
+            torch.onnx.export(
+                module.eval(),
+                args,
+                str(path),
+                input_names=inputs,
+                output_names=outputs,
+                dynamic_axes=axes,
+                opset_version=OPSET,
+                dynamo=False,
+            )
+    except (torch.onnx.errors.OnnxExporterError, RuntimeError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise ExportError(f"torch cannot write {path.stem} of this network as an ONNX graph: {reason}") from error
+
+
+def _drop_unused(path: Path) -> list[str]:
+    """Remove inputs that no operation reads; returns the names of those left, without the picture."""
+    onnx = import_onnx()
+    model = onnx.load(path)
+    used: set[str] = set()
+
+    def collect(graph: Any) -> None:
+        for node in graph.node:
+            used.update(node.input)
+            for attribute in node.attribute:
+                if attribute.HasField("g"):
+                    collect(attribute.g)
+
+    collect(model.graph)
+    kept = [value for value in model.graph.input if value.name in used or value.name == PICTURE]
+    if len(kept) < len(model.graph.input):
+        del model.graph.input[:]
+        model.graph.input.extend(kept)
+        onnx.save(model, path)
+    return [value.name for value in kept if value.name != PICTURE]

@@ -1,0 +1,1 @@
+"""UniRestorer's published training: the degradation extractor, then tree, experts and router."""
