@@ -12,7 +12,8 @@ from pathlib import Path
 from packaging.requirements import Requirement
 
 ROOT = Path(__file__).parent.parent
-TESTED = ("train", "hub", "serve", "cluster", "video", "baselines")  # the extras whose features exist and are tested
+# The extras whose features exist and are tested.
+TESTED = ("train", "hub", "serve", "cluster", "export", "video", "baselines")
 ALWAYS = ["setuptools"]  # builds the editable install without downloading anything
 
 

@@ -123,17 +123,22 @@ def find_weights(name: str) -> Path:
 
     Args:
         name: A shipped name, the path of a ``.safetensors`` file or of a foreign checkpoint (``.ckpt``, ``.pth``,
-            ``.pt``, ``.pkl``), or ``hf://owner/repo``.
+            ``.pt``, ``.pkl``), the folder of a training run, or ``hf://owner/repo``.
 
     Raises:
         UnknownNameError: Neither a path nor a shipped name.
-        CheckpointError: The file is not there, or is of another kind.
+        CheckpointError: The file is not there, or is of another kind; or a folder without weights.
     """
     if name.startswith("hf://"):
         from moir.checkpoints.hub import fetch
 
         return fetch(name)
     path = Path(name).expanduser()
+    if path.is_dir():  # a run's folder
+        for file in ("weights.safetensors", "unirestorer.safetensors"):
+            if (path / file).is_file():
+                return path / file
+        raise CheckpointError(f"the folder {path} holds no weights.safetensors or unirestorer.safetensors")
     if path.suffix in (".safetensors", *FOREIGN):
         return path
     if path.suffix or path.exists():

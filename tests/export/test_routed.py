@@ -37,7 +37,7 @@ def test_graphs_choose_the_same_experts_for_pictures_that_differ(routed):
 
 def test_another_choice_of_experts_gives_what_the_network_gives_with_it(routed):
     network, exported, _ = routed
-    x = torch.rand(4, 3, 32, 32)
+    x = torch.rand(4, 3, 32, 32, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
         context = dict(network.analyse(x))
         own = network(x, context)
@@ -45,5 +45,6 @@ def test_another_choice_of_experts_gives_what_the_network_gives_with_it(routed):
             if name.endswith(".experts"):
                 context[name] = torch.arange(4)[:, None]  # every expert once
         wanted = network(x, context)
-    assert not torch.allclose(own, wanted, atol=1e-4)
-    torch.testing.assert_close(exported.forward(x, context), wanted, atol=1e-5, rtol=1e-4)
+    # Untrained experts differ little, but ten times as much as graph and network do.
+    assert (own - wanted).abs().max() > 1e-5
+    torch.testing.assert_close(exported.forward(x, context), wanted, atol=1e-6, rtol=0)

@@ -56,7 +56,7 @@ def text(place: Path, **changes: object) -> Path:
         },
         "extractor": {"steps": 3, "batch": 8, "sizes": {64: 1, 80: 1}, "features": 8, "width": 4, "fresh": True},
         "cluster": {"samples": 40, "groups": [2, 4]},
-        "experts": {"steps": {"type": 2, "degree": 1}, "batch": 2, "patch": 32},
+        "experts": {"steps": {"type": 2, "degree": 1}, "batch": 2, "patch": 32, "precision": "no"},
         "router": {"samples": 32, "size": 64, "crop": 32, "epochs": 2, "batch": 16},
         "held_out": {"folders": [str(place / "held_out")], "limit": 1, "crop": 64},
         "save_every": 1,
@@ -98,14 +98,14 @@ def test_a_stopped_run_goes_on_to_the_same_end(place, tmp_path):
     whole = load_recipe(text(place), {"stage": "extractor"})
     once, _ = read_tensors(train_tree(whole, tmp_path / "once"))
 
-    class Stopped(Exception):
+    class StopError(Exception):
         pass
 
     def stop(name: str, step: int, steps: int, losses: dict[str, float]) -> None:
         if step == 2:
-            raise Stopped
+            raise StopError
 
-    with pytest.raises(Stopped):
+    with pytest.raises(StopError):
         train_tree(whole, tmp_path / "twice", stop)
     twice, _ = read_tensors(train_tree(whole, tmp_path / "twice"))
     assert all(torch.equal(value, twice[name]) for name, value in once.items())

@@ -65,25 +65,25 @@ class CompactExtractor(nn.Module):
         Raises:
             InvalidValueError: It is of another width, or larger.
         """
-        ours, theirs = self.detail[1].weight, estimator.detail[1].weight
         known = estimator.presence.in_features
-        if ours.shape != theirs.shape or known > self.features:
+        ours, theirs = (own.mix[0].in_features for own in (_Layers(self), _Layers(estimator)))
+        if ours * 4 != theirs * 5 or known > self.features:  # 15 and 12 times their widths
             raise InvalidValueError(
-                f"an extractor of width {ours.shape[0]} with {self.features} features cannot start from an estimator "
-                f"of width {theirs.shape[0]} with {known}"
+                f"an extractor of width {ours // 15} with {self.features} features cannot start from an estimator of "
+                f"width {theirs // 12} with {known}"
             )
         self.detail.load_state_dict(estimator.detail.state_dict())
         self.scene.load_state_dict(estimator.scene.state_dict())
-        hidden, seen = estimator.mix[0].weight.shape
-        first, last = self.mix[0], self.mix[2]
+        (first, last), (given_first, given_last) = _Layers(self).mix, _Layers(estimator).mix
+        hidden, seen = given_first.weight.shape
         # Its inputs are the mean over crops and the thumbnail; the spread over crops is new.
         first.weight[:hidden].zero_()
-        first.weight[:hidden, : seen // 2] = estimator.mix[0].weight[:, : seen // 2]
-        first.weight[:hidden, -seen // 2 :] = estimator.mix[0].weight[:, seen // 2 :]
-        first.bias[:hidden] = estimator.mix[0].bias
+        first.weight[:hidden, : seen // 2] = given_first.weight[:, : seen // 2]
+        first.weight[:hidden, -seen // 2 :] = given_first.weight[:, seen // 2 :]
+        first.bias[:hidden] = given_first.bias
         last.weight[:known].zero_()
-        last.weight[:known, :hidden] = estimator.mix[2].weight
-        last.bias[:known] = estimator.mix[2].bias
+        last.weight[:known, :hidden] = given_last.weight
+        last.bias[:known] = given_last.bias
         for own, given in ((self.presence, estimator.presence), (self.degree, estimator.degree)):
             own.weight.zero_()
             own.weight[:, :known] = given.weight
@@ -107,7 +107,7 @@ class CompactExtractor(nn.Module):
         variance, mean = torch.var_mean(detail, dim=1, correction=0)
         spread = (variance + 1e-6).sqrt()[:, : detail.shape[2] // 2]
         scene = feature_statistics(self.scene((thumbnail - 0.5) * 4))
-        return self.mix(torch.cat([mean, spread, scene], 1))  # type: ignore[no-any-return]
+        return self.mix(torch.cat([mean, spread, scene], 1))
 
     def crop_representations(self, crops: torch.Tensor, thumbnail: torch.Tensor) -> torch.Tensor:
         """As :meth:`represent`, of each crop alone beside the whole thumbnail: (B, N, F). For maps of the damage."""
@@ -145,6 +145,16 @@ class CompactExtractor(nn.Module):
         words = torch.einsum("btd,tdf->bf", chosen, table)
         clean = (presence.sum(1, keepdim=True) == 0).to(presence.dtype)
         return F.normalize(words + clean * self.words.weight[-1], dim=1)
+
+
+class _Layers:
+    """The two linear layers that an extractor or estimator mixes its statistics with."""
+
+    def __init__(self, network: CompactExtractor | Estimator) -> None:
+        first, _, last = network.mix
+        assert isinstance(first, nn.Linear)
+        assert isinstance(last, nn.Linear)
+        self.mix = (first, last)
 
 
 def views(x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

@@ -67,10 +67,10 @@ def fit(logits: torch.Tensor, presence: torch.Tensor) -> tuple[torch.Tensor, tor
         optimiser.zero_grad()
         value = F.binary_cross_entropy_with_logits(logits * slope + offset, presence)
         value = value + 1e-4 * ((slope - 1).square().sum() + offset.square().sum())
-        value.backward()  # type: ignore[no-untyped-call]
+        value.backward()
         return value
 
-    optimiser.step(loss)  # type: ignore[arg-type]
+    optimiser.step(loss)
     return slope.detach(), offset.detach()
 
 

@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -45,7 +46,7 @@ def train_experts(
         place = weights_of(folder, tree, number).parent
         finished = place / "done"
         if not finished.exists():
-            train(run, place, on_step=None if on_step is None else lambda p, n=name: on_step(n, p))
+            train(run, place, on_step=None if on_step is None else partial(on_step, name))
             finished.touch()
         weights[number] = place / WEIGHTS
     return weights
@@ -116,6 +117,7 @@ def recipe_of(
         data=Data.model_validate(data.model_dump()),
         steps=steps,
         batch=stage.batch,
+        precision=stage.precision,
         seed=recipe.seed + number,
         loss=Loss(l1=0.6, log_l1=0.05, presence=0, degree=0),
         optimiser=stage.optimiser,

@@ -68,7 +68,7 @@ def train_extractor(
         for group in optimiser.param_groups:
             group["lr"] = learning_rate(step, schedule, stage.optimiser)
         found = _terms(extractor, next(batches), stage)
-        torch.stack(list(found.values())).sum().backward()  # type: ignore[no-untyped-call]
+        torch.stack(list(found.values())).sum().backward()
         if stage.optimiser.clip:
             torch.nn.utils.clip_grad_norm_(extractor.parameters(), stage.optimiser.clip)
         optimiser.step()

@@ -25,7 +25,7 @@ class ExtractorStage(Section):
     """Channels of the first convolution."""
     fresh: bool = False
     """Whether it starts with fresh weights; otherwise as the shared network's own estimator, which has seen more."""
-    sizes: dict[int, Weight] = Field({96: 0.35, 160: 0.35, 256: 0.3})
+    sizes: dict[int, Weight] = Field(default={96: 0.35, 160: 0.35, 256: 0.3})
     """Sides of the pictures that are damaged and looked at, pixels, with their shares."""
     steps: Positive = 600
     batch: Positive = 64
@@ -44,21 +44,22 @@ class ClusterStage(Section):
 
     samples: Positive = 6000
     """Damaged pictures to represent."""
-    groups: list[Positive] = Field([8, 18])
+    groups: list[Positive] = Field(default=[8, 18])
     """Groups per level below ``all``, the coarsest first."""
 
 
 class ExpertsStage(Section):
     """Stage 3: every group gets an expert: the shared network with some parameters of its own."""
 
-    train: list[str] = Field(["stem.*", "encoder1.*", "up1.*", "down1.*", "decoder1.*", "head.*", "*.film.*"])
+    train: list[str] = Field(default=["stem.*", "encoder1.*", "up1.*", "down1.*", "decoder1.*", "head.*", "*.film.*"])
     """Which parameters an expert has of its own, as patterns of their names."""
-    steps: dict[str, Steps] = Field({"type": 300, "degree": 80})
+    steps: dict[str, Steps] = Field(default={"type": 300, "degree": 80})
     """Steps for each level below ``all``, by the level's name. An expert of 0 steps is the same as its parent."""
-    more: dict[str, Steps] = Field({})
+    more: dict[str, Steps] = Field(default={})
     """Other numbers of steps for some experts, by name and level: ``noise (type)``."""
     batch: Positive = 48
     patch: Positive = 64
+    precision: Literal["no", "bf16"] = "bf16"
     optimiser: Optimiser = Optimiser(name="muon", learning_rate=0.9e-3, warmup=20, schedule="hold", decay=0.5, ema=0.99)
 
 

@@ -45,7 +45,7 @@ def train_router(
                 continue
             found = terms(router(outcomes.points[rows]), outcomes, rows, table, centres[leaf[rows]], stage)
             optimiser.zero_grad()
-            torch.stack(list(found.values())).sum().backward()  # type: ignore[no-untyped-call]
+            torch.stack(list(found.values())).sum().backward()
             optimiser.step()
     return router.eval().requires_grad_(False)
 
