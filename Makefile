@@ -20,7 +20,8 @@ slow: $(VENV)/.dev
 
 # The standing table and the card's figures, on all pictures; MOIR_DATA is the folder of the benchmarks (docs/datasets.md).
 quality: $(VENV)/.dev
-	$(RUN) benchmarks/quality/standing.py --card src/moir/weights/compact.json
+	$(RUN) benchmarks/quality/standing.py --model compact --card src/moir/weights/compact.json
+	$(RUN) benchmarks/quality/standing.py --model unirestorer_compact --card src/moir/weights/unirestorer_compact.json
 
 lint: $(VENV)/.dev
 	$(VENV)/bin/ruff check

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 WEIGHTS = Path(__file__).parent / "weights"
 """Shipped weights, each with its card."""
 
-DEFAULT = "compact"
+DEFAULT = "unirestorer_compact"
 """The model that ``moir.load()`` and ``moir restore`` use when none is named."""
 
 FOREIGN = (".ckpt", ".pth", ".pt", ".pkl")

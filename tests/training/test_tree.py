@@ -16,10 +16,11 @@ from moir.training.recipe import Damage
 from moir.training.tree.calibration import expected_calibration_error, fit
 from moir.training.tree.experts import damage_of, recipe_of, trained_experts
 from moir.training.tree.outcomes import Outcomes, measure
-from moir.training.tree.router import expected_loss, train_router
+from moir.training.tree.router import leaf_terms, level_terms, regret_of_levels, train_router
 from moir.training.tree.stages import train_tree
 from moir.universal.clustering import Label, cluster_tree
 from moir.universal.compact_tree import CompactUniRestorer
+from moir.universal.router import Router
 
 TINY = {"width": 8, "encoder_blocks": (1, 1), "middle_blocks": 1, "decoder_blocks": (1, 1), "embedding": 8}
 
@@ -202,12 +203,24 @@ def test_the_router_goes_fine_where_it_knows_and_coarse_where_it_does_not(place,
     assert (route.level[sure] == 2).float().mean() > 0.95
 
 
-def test_expected_loss_is_zero_only_for_the_best_choice():
-    psnr = torch.tensor([[20.0, 30.0, 25.0]])
-    table = torch.tensor([[0, 1], [0, 2]])
-    sure, level = torch.tensor([[1.0, 0.0]]), torch.tensor([[0.0, 1.0]])
-    assert expected_loss(psnr, sure, level, table).item() == 0
-    assert expected_loss(psnr, sure.flip(1), level, table).item() == 5
+def test_regret_counts_up_to_where_pictures_look_alike():
+    psnr = torch.tensor([[20.0, 30.0, 25.0], [48.0, 99.0, 20.0]])
+    experts = torch.tensor([[0, 1, 2], [0, 1, 2]])
+    assert regret_of_levels(psnr, experts).tolist() == [[10, 0, 5], [0, 0, 20]]
+
+
+def test_the_published_losses_have_a_gradient_to_both_gates(place, outcomes):
+    found, leaf, centres = outcomes
+    settings = {"router.reconstruction": "1", "router.balance": "0.01", "router.level": "0", "router.regret": "0"}
+    stage = load_recipe(text(place), settings).router
+    router = Router(3, 3, 3)
+    rows = torch.arange(20)
+    route = router(found.points[rows])
+    terms = {**leaf_terms(route, leaf[rows], centres, stage), **level_terms(route, found, rows, _tree().table(), stage)}
+    assert set(terms) == {"leaf", "uncertainty", "balance", "reconstruction"}
+    terms["reconstruction"].backward(retain_graph=True)
+    for gate in (router.lf_gate, router.layer_gate):
+        assert gate[0].weight.grad is not None
 
 
 def test_outcomes_are_those_of_each_expert(tmp_path):

@@ -66,23 +66,31 @@ class ExpertsStage(Section):
 class RouterStage(Section):
     """Stage 4: the router learns which leaf, and how fine (equations 7 to 9)."""
 
-    samples: Positive = 2000
+    samples: Positive = 4000
     """Damaged pictures; every expert restores each of them once, so that the router's epochs cost little."""
     size: Positive = 256
     """Side of these pictures, pixels."""
-    crop: Positive = 96
+    crop: Positive = 64
     """Side of the part that the experts restore, pixels."""
-    epochs: Positive = 60
-    batch: Positive = 128
+    epochs: Positive = 40
+    batch: Positive = 256
     learning_rate: Annotated[float, Field(gt=0)] = 1e-3
-    reconstruction: Weight = 1.0
-    """Weight of the L1 error through the gate (equation 9)."""
-    regret: Weight = 0.1
-    """Weight of the expected loss of PSNR against the best expert, dB; own, see the router stage."""
+    """Of AdamW; falls linearly to nothing."""
+    weight_decay: Weight = 0.01
+    jitter: Weight = 0.5
+    """Standard deviation of noise on the representations, whose features have a root mean square of 1."""
+    leaf: Weight = 1.0
+    """Weight of the cross-entropy of the finest group."""
+    level: Weight = 1.0
+    """Weight of the cross-entropy of the level that restores best."""
+    regret: Weight = 0.3
+    """Weight of the expected loss of PSNR against the best level, dB."""
     uncertainty: Weight = 0.1
-    """Weight of equation 7."""
-    balance: Weight = 0.01
-    """Weight of equation 8."""
+    """Weight of equation 7. The paper's is not known."""
+    reconstruction: Weight = 0.0
+    """Weight of the L1 error through the gate (equation 9), as published: 1."""
+    balance: Weight = 0.0
+    """Weight of equation 8, as published: 0.01."""
 
 
 class TreeRecipe(Section):
