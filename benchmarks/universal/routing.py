@@ -72,7 +72,19 @@ def damaged(root: Path, setting: Setting, count: int) -> Iterator[Batch]:
         yield {"input": x, "target": target, "presence": presence, "degree": degree}
 
 
-Choice = Callable[[Outcomes, Route, Setting], torch.Tensor]
+@dataclass(frozen=True)
+class Seen:
+    """The pictures of one setting: what each expert makes of them, and the estimate's presence logits (N, 7)."""
+
+    outcomes: Outcomes
+    presence: torch.Tensor
+
+    def psnr(self, expert: torch.Tensor) -> torch.Tensor:
+        """(N,), of these experts, dB."""
+        return self.outcomes.psnr.gather(1, expert[:, None])[:, 0]
+
+
+Choice = Callable[[Seen, Route, Setting], torch.Tensor]
 """The PSNR, (N,), that a way of choosing reaches on the pictures of a setting."""
 
 
@@ -81,23 +93,27 @@ def ways(network: CompactUniRestorer) -> dict[str, Choice]:
     tree, table = network.tree, network.tree.table()
 
     def at(expert: Callable[[Route], torch.Tensor]) -> Choice:
-        return lambda found, route, _: found.psnr.gather(1, expert(route)[:, None])[:, 0]
+        return lambda seen, route, _: seen.psnr(expert(route))
 
-    def oracle(found: Outcomes, route: Route, setting: Setting) -> torch.Tensor:
-        return found.psnr.amax(1)
+    def auto(seen: Seen, route: Route, setting: Setting) -> torch.Tensor:
+        return seen.psnr(table[route.leaf, network.agreed_level(seen.presence, route.leaf, route.level)])
 
-    def random(found: Outcomes, route: Route, setting: Setting) -> torch.Tensor:
-        return found.psnr[:, table].mean((1, 2))  # the expectation over a random leaf and a random level
+    def oracle(seen: Seen, route: Route, setting: Setting) -> torch.Tensor:
+        return seen.outcomes.psnr.amax(1)
 
-    def instructed(found: Outcomes, route: Route, setting: Setting) -> torch.Tensor:
+    def random(seen: Seen, route: Route, setting: Setting) -> torch.Tensor:
+        return seen.outcomes.psnr[:, table].mean((1, 2))  # the expectation over a random leaf and a random level
+
+    def instructed(seen: Seen, route: Route, setting: Setting) -> torch.Tensor:
         leaf, level = told(tree, route, (setting.name,) if setting.group == "single" else MIXES[setting.name])
-        return found.psnr.gather(1, table[leaf, level][:, None])[:, 0]
+        return seen.psnr(table[leaf, level])
 
     return {
         "coarsest": at(lambda route: torch.zeros_like(route.leaf)),
         "by type": at(lambda route: table[route.leaf, torch.ones_like(route.leaf)]),
         "finest": at(lambda route: table[route.leaf, torch.full_like(route.leaf, len(tree.levels) - 1)]),
-        "auto": at(lambda route: table[route.leaf, route.level]),
+        "router alone": at(lambda route: table[route.leaf, route.level]),
+        "auto": auto,
         "told": instructed,
         "random": random,
         "oracle": oracle,
@@ -125,20 +141,28 @@ def main() -> None:
     assert isinstance(network, CompactUniRestorer)
     kept = options.run / "routing"
     kept.mkdir(exist_ok=True)
-    found: dict[Setting, Outcomes] = {}
+    found: dict[Setting, Seen] = {}
     for setting in SETTINGS:
         path = kept / f"{setting.range}_{setting.name}_{options.pictures}.safetensors"
         if not path.exists():
             print(setting.range, setting.name, flush=True)
             measure(network, damaged(options.data, setting, options.pictures), CROP).save(path)
-        found[setting] = Outcomes.load(path)
+        found[setting] = Seen(
+            Outcomes.load(path), presence_of(network, damaged(options.data, setting, options.pictures))
+        )
     text = report(network, found, options.run, options.pictures)
     if options.output:
         write_text(options.output, text, overwrite=True)
     print(text)
 
 
-def report(network: CompactUniRestorer, found: dict[Setting, Outcomes], run: Path, pictures: int) -> str:
+@torch.inference_mode()
+def presence_of(network: CompactUniRestorer, batches: Iterator[Batch]) -> torch.Tensor:
+    """Calibrated presence logits, (N, 7)."""
+    return torch.cat([network.extractor.estimate(network.extractor(batch["input"]))[0] for batch in batches])
+
+
+def report(network: CompactUniRestorer, found: dict[Setting, Seen], run: Path, pictures: int) -> str:
     """The tables as Markdown."""
     choices = ways(network)
     router = _router_of(network)
@@ -159,9 +183,10 @@ def report(network: CompactUniRestorer, found: dict[Setting, Outcomes], run: Pat
         ]
         sums: list[list[float]] = []
         for setting in (s for s in SETTINGS if s.range == where):
-            route = router(found[setting].points)
-            before = float((-10 * found[setting].before.log10()).mean())
-            values = [before, *(float(choose(found[setting], route, setting).mean()) for choose in choices.values())]
+            seen = found[setting]
+            route = router(seen.outcomes.points)
+            before = float((-10 * seen.outcomes.before.log10()).mean())
+            values = [before, *(float(choose(seen, route, setting).mean()) for choose in choices.values())]
             sums.append(values)
             lines.append(_row([setting.name, *(f"{value:.2f}" for value in values)]))
         for name, part in (("mean of 7 single", sums[:7]), ("mean of 7 mixed", sums[7:]), ("mean of 14", sums)):
@@ -182,23 +207,23 @@ LOSSES: dict[str, dict[str, float]] = {
 }
 
 
-def _losses(network: CompactUniRestorer, found: dict[Setting, Outcomes], run: Path) -> list[str]:
-    """Routers trained with parts of the loss, each the mean of three seeds."""
+def _losses(network: CompactUniRestorer, found: dict[Setting, Seen], run: Path) -> list[str]:
+    """Routers trained with parts of the loss on the table alone, each the mean of three seeds."""
     clustering = Clustering.load(run / "cluster" / "tree.json")
     outcomes = Outcomes.load(run / "router" / "outcomes.safetensors")
     leaf = torch.from_numpy(nearest(np.asarray(outcomes.points), clustering.centres))
     centres = torch.from_numpy(clustering.centres).float()
     table = network.tree.table()
-    lines = [_row(["loss", *(f"{where}, auto less coarsest" for where in RANGES)]), _row(["---"] * 3)]
+    lines = [_row(["loss", *(f"{where}, router alone less coarsest" for where in RANGES)]), _row(["---"] * 3)]
     for name, changes in LOSSES.items():
         gains: dict[str, list[float]] = {where: [] for where in RANGES}
         for seed in range(3):
             stage = RouterStage(**changes)
             router = train_router(outcomes, network.tree, centres, leaf, stage, seed)
-            for setting, own in found.items():
-                route = router(own.points)
-                auto = own.psnr.gather(1, table[route.leaf, route.level][:, None])[:, 0]
-                gains[setting.range].append(float((auto - own.psnr[:, 0]).mean()))
+            for setting, seen in found.items():
+                route = router(seen.outcomes.points)
+                chosen = seen.psnr(table[route.leaf, route.level])
+                gains[setting.range].append(float((chosen - seen.outcomes.psnr[:, 0]).mean()))
         lines.append(_row([name, *(f"{np.mean(gains[where]):+.3f}" for where in RANGES)]))
     return lines
 

@@ -1,6 +1,7 @@
 """The Restorer: picture in, Restoration out."""
 
 import os
+import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -13,7 +14,6 @@ import torch
 from PIL import Image
 
 from moir.adapted import load_adapter
-from moir.adapters import attached, set_active
 from moir.base.errors import InvalidValueError, TensorShapeError
 from moir.base.names import TASKS, TYPE_OF_TASK, check_name
 from moir.checkpoints import Card
@@ -122,9 +122,9 @@ class Restorer:
     ) -> None:
         self.name = name
         self.card = card
-        self.adapters = tuple(attached(network))
+        self.adapters = _adapters_of(network)
         if self.adapters:
-            set_active(network, self.adapters[0])
+            _switch(network, self.adapters[0])
         self.engine = Engine(network, device, precision, tile, card.bytes_per_pixel if card else None)
 
     def __call__(
@@ -281,11 +281,11 @@ class Restorer:
         if not self.adapters:
             yield
             return
-        set_active(self.engine.network, *(() if name == ALONE else (name,)))
+        _switch(self.engine.network, name)
         try:
             yield
         finally:
-            set_active(self.engine.network, self.adapters[0])
+            _switch(self.engine.network, self.adapters[0])
 
     def _types(self, task: str | Sequence[str] | None) -> list[str] | None:
         if task is None:
@@ -344,3 +344,23 @@ def as_picture(source: Input) -> Picture:
     raise TensorShapeError(
         f"cannot restore a {type(source).__name__}; give a path, a PIL image, a NumPy array or a tensor"
     )
+
+
+def _adapters_of(network: RestorationNetwork) -> tuple[str, ...]:
+    """Names of the adapters attached to a network.
+
+    The room of adapters knows the modules of every network, so it is not imported for this: where it has not been,
+    nothing can have been attached.
+    """
+    if "moir.adapters" not in sys.modules:
+        return ()
+    from moir.adapters import attached
+
+    return tuple(attached(network))
+
+
+def _switch(network: RestorationNetwork, name: str) -> None:
+    """Let one adapter act, or none."""
+    from moir.adapters import set_active
+
+    set_active(network, *(() if name == ALONE else (name,)))

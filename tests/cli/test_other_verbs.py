@@ -10,7 +10,8 @@ from moir.models import list_models
 def test_help_lists_the_verbs_that_work(moir_command):
     outcome = moir_command("--help")
     assert outcome.code == 0
-    for verb in ("restore", "inspect", "degrade", "models", "train", "convert", "evaluate", "serve", "data"):
+    for verb in ("restore", "inspect", "degrade", "models", "train", "adapt", "convert", "export", "expert", "evaluate",
+                 "bench", "serve", "data"):  # fmt: skip
         assert verb in outcome.out
         assert moir_command(verb, "--help").code == 0
     assert moir_command("--version").out.strip() == f"moir {moir.__version__}"

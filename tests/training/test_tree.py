@@ -179,8 +179,8 @@ def outcomes() -> tuple[Outcomes, torch.Tensor, torch.Tensor]:
     generator = torch.Generator().manual_seed(0)
     tree = _tree()
     leaf = torch.randint(3, (300,), generator=generator)
-    centres = torch.eye(3)
-    points = centres[leaf] + 0.05 * torch.randn(300, 3, generator=generator)
+    centres = 2 * torch.eye(8)[:3]
+    points = centres[leaf] + 0.05 * torch.randn(300, 8, generator=generator)
     mse = torch.full((300, tree.experts), 1e-2)
     mse[torch.arange(300), tree.table()[leaf, 2]] = 1e-3
     unsure = torch.arange(300) % 5 == 0
@@ -194,7 +194,7 @@ def outcomes() -> tuple[Outcomes, torch.Tensor, torch.Tensor]:
 def test_the_router_goes_fine_where_it_knows_and_coarse_where_it_does_not(place, outcomes):
     found, leaf, centres = outcomes
     tree = _tree()
-    stage = load_recipe(text(place), {"router.epochs": "60", "router.batch": "64"}).router
+    stage = load_recipe(text(place), {"router.epochs": "60", "router.batch": "64", "router.jitter": "0.05"}).router
     route = train_router(found, tree, centres, leaf, stage)(found.points)
     unsure = torch.arange(300) % 5 == 0
     assert (route.level[unsure] == 0).float().mean() > 0.95
@@ -213,7 +213,7 @@ def test_the_published_losses_have_a_gradient_to_both_gates(place, outcomes):
     found, leaf, centres = outcomes
     settings = {"router.reconstruction": "1", "router.balance": "0.01", "router.level": "0", "router.regret": "0"}
     stage = load_recipe(text(place), settings).router
-    router = Router(3, 3, 3)
+    router = Router(8, 3, 3)
     rows = torch.arange(20)
     route = router(found.points[rows])
     terms = {**leaf_terms(route, leaf[rows], centres, stage), **level_terms(route, found, rows, _tree().table(), stage)}

@@ -1,6 +1,7 @@
 """The shipped form of UniRestorer: experts that share one network."""
 
 import copy
+from dataclasses import replace
 
 import pytest
 import torch
@@ -99,6 +100,18 @@ def test_instructions_prune_the_tree(network):
     assert all(leaf.types == ("noise",) for leaf in leaves)
     assert all(name in ("noise", "light noise", "heavy noise") for name, _ in network.account(told))
     assert told["remove"].tolist() == [[1.0, *[0.0] * 6, 1.0]] * 2
+
+
+def test_an_expert_is_let_loose_only_where_the_estimate_agrees():
+    torch.manual_seed(0)
+    network = create_model("test_unirestorer_compact", sure={"noise": 0.7}).eval()
+    route = network.route(torch.randn(3, 16))
+    route = replace(route, leaf=torch.tensor([1, 1, 3]), level=torch.tensor([2, 2, 2]))
+    presence = torch.full((3, 7), -9.0)
+    presence[1, 0] = 2.0  # 88%
+    context = {"presence": presence, "found": torch.zeros(3, 8)}
+    decided = network._decided(context, route)
+    assert network.account(decided) == [("all", "all"), ("light noise", "degree"), ("rain-haze", "degree")]
 
 
 def test_where_no_expert_is_for_it_the_shared_network_is_told(network):

@@ -1,6 +1,7 @@
 """What can be scored: a model of ours, pictures restored elsewhere, or anything that maps pictures to pictures."""
 
 import hashlib
+import json
 import threading
 from collections.abc import Sequence
 from pathlib import Path
@@ -122,6 +123,9 @@ class ModelMethod:
         """What the results depend on besides the weights."""
         engine = self.restorer.engine
         found = {} if self.files else {"state_sha256": _state_sha256(engine.network)}
+        if engine.network.options:  # they come from the card, which is not among the files that scores depend on
+            text = json.dumps(engine.network.options, sort_keys=True, default=str)
+            found["options_sha256"] = hashlib.sha256(text.encode()).hexdigest()
         return {
             **found,
             "task": self.task,

@@ -43,6 +43,8 @@ class CompactUniRestorer(RestorationNetwork, RouterParts):
         base: Options of the shared network.
         extractor: Options of the extractor.
         own: Which parameters an expert has of its own, as patterns of their names.
+        sure: Least calibrated probability of a type at which an expert told to remove it is let loose, per type; where
+            the estimate is less sure, the shared network restores. None: no such condition.
         trained: Numbers of the experts that have parameters of their own; the others are the same as their parents, but
             for those of clean pictures, which are the identity. None: all but the coarsest and the identities.
         routing_noise: ``"training"``: noise on the router's logits in training. ``"never"``: none.
@@ -67,6 +69,7 @@ class CompactUniRestorer(RestorationNetwork, RouterParts):
         extractor: Mapping[str, Any] | None = None,
         own: Sequence[str] = FINE,
         trained: Sequence[int] | None = None,
+        sure: Mapping[str, float] | None = None,
         routing_noise: RouterNoise = "training",
     ) -> None:
         super().__init__()
@@ -78,6 +81,7 @@ class CompactUniRestorer(RestorationNetwork, RouterParts):
         self.own_names = own_names(self.base, own)
         numbers = range(1, self.tree.experts) if trained is None else trained
         self.trained = tuple(n for n in numbers if not self.tree.is_clean(n))
+        self.sure = {check_name(type_, TYPES, "degradation type"): float(p) for type_, p in (sure or {}).items()}
         self.experts = nn.ModuleList([nn.Module() for _ in range(self.tree.experts)])
         for number in self.trained:
             _hold(self.experts[number], {name: self.base.get_parameter(name) for name in self.own_names})
@@ -210,17 +214,39 @@ class CompactUniRestorer(RestorationNetwork, RouterParts):
         remove = context["found"] if own is None else own.to(context["found"]).expand(len(forced), -1)
         return self.forward(x, {**context, "expert": forced, "remove": remove})
 
+    def agreed_level(self, presence: torch.Tensor, leaf: torch.Tensor, level: torch.Tensor) -> torch.Tensor:
+        """The level that the router chose, or the coarsest where the estimate does not agree with its choice.
+
+        An expert of one type does much harm to a picture that does not have it: brightened twice, or haze removed that
+        is not there. So two must agree that it is there, the router and the calibrated estimate.
+
+        Args:
+            presence: (B, 7), calibrated logits.
+            leaf, level: (B,), the router's choice.
+
+        Returns:
+            (B,), levels.
+        """
+        probability = torch.sigmoid(presence)
+        wanted = self.tree.table().to(leaf.device)[leaf, level].tolist()
+        unsure = [
+            any(float(row[TYPES.index(type_)]) < self.sure.get(type_, 0.0) for type_ in self.tree.instruction(expert))
+            for row, expert in zip(probability, wanted, strict=True)
+        ]
+        return level.masked_fill(torch.tensor(unsure, device=level.device), 0)
+
     def _decided(self, context: dict[str, torch.Tensor], route: Route) -> Context:
+        level = self.agreed_level(context["presence"], route.leaf, route.level)
         return {
             **context,
             "leaf": route.leaf,
-            "level": route.level,
+            "level": level,
             "leaf_logits": route.leaf_logits,
             "level_logits": route.level_logits,
             "mu": route.mu,
             "log_variance": route.log_variance,
             "uncertainty": (0.5 * route.log_variance).exp().mean(dim=1),
-            **self._chosen(route.leaf, route.level, context["found"]),
+            **self._chosen(route.leaf, level, context["found"]),
         }
 
     def _chosen(self, leaf: torch.Tensor, level: torch.Tensor, otherwise: torch.Tensor) -> dict[str, torch.Tensor]:

@@ -40,6 +40,7 @@ def assemble(
         "extractor": {"features": recipe.extractor.features, "width": recipe.extractor.width},
         "own": list(recipe.experts.train),
         "trained": sorted(experts),
+        "sure": recipe.router.sure,
     }
     network = CompactUniRestorer(**options)
     network.options = options

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, field_validator
 
 from moir.base.errors import DeviceError
-from moir.training.recipe import Damage, Data, Optimiser, Positive, Section, Validation, Weight
+from moir.training.recipe import Damage, Data, Optimiser, Positive, Section, Share, Validation, Weight
 from moir.training.schedule import WARMUP, Schedule
 
 Steps = Annotated[int, Field(ge=0)]
@@ -87,6 +87,9 @@ class RouterStage(Section):
     """Weight of the expected loss of PSNR against the best level, dB."""
     uncertainty: Weight = 0.1
     """Weight of equation 7. The paper's is not known."""
+    sure: dict[str, Share] = Field(default={})
+    """Least calibrated probability of a type at which an expert told to remove it is let loose; see
+    :class:`moir.universal.compact_tree.CompactUniRestorer`."""
     reconstruction: Weight = 0.0
     """Weight of the L1 error through the gate (equation 9), as published: 1."""
     balance: Weight = 0.0
