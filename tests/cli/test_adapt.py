@@ -38,7 +38,7 @@ def test_adapt_then_restore(moir_command, tiny_model, pairs, tmp_path):
     other = moir_command("restore", pairs / "input" / "0.png", "--adapter", last["adapter"], "--output", "b.png")
     assert other.code == 1
     assert "belongs to tiny with the weights it was trained on" in other.err
-    assert "not to this compact" in other.err
+    assert "not to this unirestorer_compact" in other.err
 
     again = moir_command("adapt", tiny_model, "--task", "dim", "--pairs", pairs, *QUICK)
     assert again.code == 1

@@ -102,9 +102,7 @@ def restore(network: RestorationNetwork, image: torch.Tensor) -> torch.Tensor:
         (B, 3, H, W), float32, [0, 1], on the same device.
     """
     # The network as it is: a twin would copy its weights at every call.
-    engine = Engine(
-        network, str(image.device), "float32", bytes_per_pixel=_bytes_per_pixel(network), engine="plain"
-    )
+    engine = Engine(network, str(image.device), "float32", bytes_per_pixel=_bytes_per_pixel(network), engine="plain")
     return engine.restore(image, engine.analyse(image)).pictures.to(image.device)
 
 
