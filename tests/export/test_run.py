@@ -54,6 +54,22 @@ def test_openvino_runs_onnx_graphs_in_both_precisions(compact):
     torch.testing.assert_close(load_exported(folder, "openvino", "bf16").forward(x), wanted, atol=0.1, rtol=0)
 
 
+def test_a_signal_after_openvino_ends_nothing(compact):
+    pytest.importorskip("openvino", reason="openvino is not installed: pip install 'moir[export]'")
+    script = f"""
+import gc, signal
+from moir.export import load_exported
+
+exported = load_exported({str(compact[1])!r}, "openvino")
+del exported
+gc.collect()
+signal.signal(signal.SIGUSR1, lambda *_: print("handled"))
+signal.raise_signal(signal.SIGUSR1)
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=120, check=False)
+    assert (done.returncode, done.stdout) == (0, "handled\n"), done.stderr
+
+
 def test_the_example_needs_neither_torch_nor_moir(compact, tmp_path, photograph):
     network, folder = compact
     pixels = (photograph[:, :75, :90].permute(1, 2, 0).numpy() * 255).round().astype(np.uint8)

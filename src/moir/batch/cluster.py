@@ -15,12 +15,12 @@ from typing import Any
 
 from moir.base.errors import (
     InvalidValueError,
-    MissingExtraError,
     MoirError,
     OutputConflictError,
     OutputExistsError,
     PictureNotFoundError,
 )
+from moir.base.extras import needs_extra
 from moir.batch.inputs import Job, Selection, pair_outputs, select_inputs, writable_suffix
 from moir.batch.manifest import Manifest, Record, check_settings, held, read_done, stat_of
 from moir.batch.pipeline import Pipeline, failure
@@ -195,11 +195,9 @@ def _cluster(address: str) -> Iterator[Any]:
     """Ray, connected; what was connected before stays so."""
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nothing is told to anybody
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-    try:
+    with needs_extra("cluster", "--ray needs Ray"):
         import ray
         import ray.data
-    except ImportError as error:
-        raise MissingExtraError("--ray needs Ray; install it with: pip install 'moir[cluster]'") from error
     if ray.is_initialized():
         yield ray
         return

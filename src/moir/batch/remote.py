@@ -5,6 +5,7 @@ from typing import Any
 from urllib.parse import unquote, urlsplit
 
 from moir.base.errors import InvalidValueError, MissingExtraError, OutputExistsError, PictureNotFoundError
+from moir.base.extras import needs_extra
 
 
 def is_url(name: str) -> bool:
@@ -39,11 +40,9 @@ def file_system(url: str) -> tuple[Any, str]:
         MissingExtraError: pyarrow, or the fsspec package of this kind of URL, is not installed.
         InvalidValueError: Nobody knows this kind of URL.
     """
-    try:
+    with needs_extra("cluster", "URLs need pyarrow"):
         import pyarrow as pa
         from pyarrow import fs
-    except ImportError as error:
-        raise MissingExtraError("URLs need pyarrow; install it with: pip install 'moir[cluster]'") from error
     try:
         return fs.FileSystem.from_uri(url)
     except pa.ArrowInvalid:

@@ -2,7 +2,8 @@
 
 from pathlib import Path
 
-from moir.base.errors import CheckpointError, MissingExtraError
+from moir.base.errors import CheckpointError
+from moir.base.extras import needs_extra
 
 
 def fetch(address: str) -> Path:
@@ -15,10 +16,8 @@ def fetch(address: str) -> Path:
         CheckpointError: The address is wrong, or the files cannot be had.
         MissingExtraError: ``huggingface_hub`` is not installed.
     """
-    try:
+    with needs_extra("hub", f"{address} needs huggingface_hub"):
         import huggingface_hub
-    except ImportError as error:
-        raise MissingExtraError(f"{address} needs huggingface_hub; install it with: pip install 'moir[hub]'") from error
     repository = address.removeprefix("hf://")
     if repository.count("/") != 1 or repository.startswith("/") or repository.endswith("/"):
         raise CheckpointError(f"{address!r} is not an address of the form hf://owner/repo")

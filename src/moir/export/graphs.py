@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from moir.base.errors import MissingExtraError
+from moir.base.extras import needs_extra
 from moir.export.errors import ExportError
 from moir.networks.base import Context, RestorationNetwork
 from moir.networks.edt import EDT
@@ -140,11 +140,9 @@ def import_onnx() -> Any:
     Raises:
         MissingExtraError: It is not installed.
     """
-    try:
+    with needs_extra("export", "exporting needs onnx"):
         import onnx
         import onnx.numpy_helper
-    except ImportError as error:
-        raise MissingExtraError("exporting needs onnx; install it with: pip install 'moir[export]'") from error
     return onnx
 
 

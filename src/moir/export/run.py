@@ -1,13 +1,15 @@
 """Run exported graphs on tensors, as a network would."""
 
 from collections.abc import Callable, Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
-from moir.base.errors import InvalidValueError, MissingExtraError
+from moir.base.errors import InvalidValueError
+from moir.base.extras import needs_extra
 from moir.base.names import check_name
 from moir.export.errors import ExportError
 from moir.export.graphs import PICTURE, RESTORED
@@ -121,10 +123,8 @@ def open_onnxruntime(path: Path, threads: int | None = None) -> Session:
         MissingExtraError: onnxruntime is not installed.
         ExportError: It cannot run the graph.
     """
-    try:
+    with needs_extra("export", "this needs onnxruntime"):
         import onnxruntime
-    except ImportError as error:
-        raise MissingExtraError("this needs onnxruntime; install it with: pip install 'moir[export]'") from error
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
     if threads is not None:
@@ -144,13 +144,13 @@ def open_openvino(path: Path, precision: str = "float32", threads: int | None = 
         MissingExtraError: openvino is not installed.
         ExportError: It cannot run the graph.
     """
-    openvino = import_openvino()
+    core = openvino_core()
     # Left to itself, it computes in bfloat16 wherever the processor can.
     settings: dict[str, Any] = {"INFERENCE_PRECISION_HINT": {"float32": "f32", "bf16": "bf16"}[precision]}
     if threads is not None:
         settings["INFERENCE_NUM_THREADS"] = threads
     try:
-        compiled = openvino.Core().compile_model(str(path), "CPU", settings)
+        compiled = core.compile_model(str(path), "CPU", settings)
     except RuntimeError as error:
         raise ExportError(f"OpenVINO cannot load {path}: {_first_line(error)}") from error
     request = compiled.create_infer_request()
@@ -169,11 +169,22 @@ def import_openvino() -> Any:
     Raises:
         MissingExtraError: It is not installed.
     """
-    try:
+    with needs_extra("export", "this needs openvino"):
         import openvino
-    except ImportError as error:
-        raise MissingExtraError("this needs openvino; install it with: pip install 'moir[export]'") from error
     return openvino
+
+
+@cache
+def openvino_core() -> Any:
+    """OpenVINO itself, loaded once per process and never let go.
+
+    Its CPU plugin gives the thread that loads it another stack for signal handlers, and frees that stack when the
+    plugin goes; if a garbage collection on another thread let it go, the next signal would end the process.
+
+    Raises:
+        MissingExtraError: openvino is not installed.
+    """
+    return import_openvino().Core()
 
 
 def _array(x: torch.Tensor) -> np.ndarray[Any, Any]:

@@ -16,7 +16,8 @@ from torch.utils.data import DataLoader
 
 from moir.adapted import save_adapter
 from moir.adapters import attach
-from moir.base.errors import MissingExtraError, TrainingError
+from moir.base.errors import TrainingError
+from moir.base.extras import needs_extra
 from moir.base.files import write_text
 from moir.checkpoints import Card, write_tensors
 from moir.checkpoints.card import sha256_of
@@ -91,11 +92,9 @@ def train(
         DatasetError: Data sets are missing or not whole; known before training starts.
         CheckpointError: The weights to start from do not fit.
     """
-    try:
+    with needs_extra("train", "training needs accelerate and tensorboard"):
         from accelerate import Accelerator
         from torch.utils.tensorboard import SummaryWriter
-    except ImportError as error:
-        raise MissingExtraError(f"training needs {error.name}; install it with: pip install 'moir[train]'") from error
 
     # -- set-up ----------------------------------------------------------------------------------------------------
     out = Path(folder)

@@ -13,7 +13,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from moir.base.errors import CheckpointError, InvalidValueError, MissingExtraError
+from moir.base.errors import CheckpointError, InvalidValueError
+from moir.base.extras import needs_extra
 from moir.base.files import write_text
 from moir.base.names import CLEAN, DEGREES, TYPES, check_name
 from moir.universal.tree import LEVELS, Leaf, Tree
@@ -201,10 +202,8 @@ def level_names(groups: int) -> tuple[str, ...]:
 
 def _k_means(points: np.ndarray, count: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
     """Assignment (N,) and centres (count, features)."""
-    try:
+    with needs_extra("train", "clustering needs scikit-learn"):
         from sklearn.cluster import KMeans
-    except ImportError as error:
-        raise MissingExtraError("clustering needs scikit-learn; install it with: pip install 'moir[train]'") from error
     different = len(np.unique(points, axis=0))
     if different < count:
         raise InvalidValueError(

@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from moir.base.errors import (
-    MissingExtraError,
     PictureCorruptError,
     PictureFormatError,
     PictureNotFoundError,
 )
+from moir.base.extras import needs_extra
 
 log = logging.getLogger(__name__)
 
@@ -28,10 +28,8 @@ def pyav() -> Any:
     Raises:
         MissingExtraError: It is not installed.
     """
-    try:
+    with needs_extra("video", "clips need PyAV"):
         import av
-    except ImportError as error:
-        raise MissingExtraError("clips need PyAV; install it with: pip install 'moir[video]'") from error
     return av
 
 

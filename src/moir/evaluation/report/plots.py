@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from moir.base.errors import InvalidValueError, MissingExtraError
+from moir.base.errors import InvalidValueError
+from moir.base.extras import needs_extra
 from moir.base.files import atomic_path
 from moir.evaluation.records import Evaluation, ImageScore
 from moir.evaluation.report.intervals import mean_interval
@@ -121,11 +122,9 @@ def _plain(text: str) -> str:
 
 def _figure(width: float, height: float) -> "Figure":
     """A figure that is drawn to files only: no window system, nothing global."""
-    try:
+    with needs_extra("train", "plots need matplotlib"):
         from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.figure import Figure
-    except ImportError as error:
-        raise MissingExtraError("plots need matplotlib; install it with: pip install 'moir[train]'") from error
     figure = Figure(figsize=(width, height), dpi=110, layout="constrained")
     FigureCanvasAgg(figure)
     return figure

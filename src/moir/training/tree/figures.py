@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from moir.base.errors import MissingExtraError
+from moir.base.extras import needs_extra
 from moir.base.names import CLEAN, DEGREES, TYPES
 from moir.training.tree.calibration import expected_calibration_error
 from moir.training.tree.cluster import Represented
@@ -183,10 +183,8 @@ def _heat(axis: Any, values: np.ndarray, rows: list[str], columns: Any, title: s
 
 
 def _pyplot() -> Any:
-    try:
+    with needs_extra("train", "figures need matplotlib"):
         import matplotlib as mpl
-    except ImportError as error:
-        raise MissingExtraError("figures need matplotlib; install it with: pip install 'moir[train]'") from error
     mpl.use("Agg")
     import matplotlib.pyplot as plt
 

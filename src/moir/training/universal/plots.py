@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from moir.base.errors import MissingExtraError
+from moir.base.extras import needs_extra
 from moir.base.names import CLEAN, DEGREES, TYPES
 from moir.universal.clustering import Clustering, Label
 
@@ -54,11 +54,9 @@ def embed(points: np.ndarray, seed: int = 0) -> np.ndarray:
     Raises:
         MissingExtraError: scikit-learn is not installed.
     """
-    try:
+    with needs_extra("train", "plots need scikit-learn"):
         from sklearn.decomposition import PCA
         from sklearn.manifold import TSNE
-    except ImportError as error:
-        raise MissingExtraError("plots need scikit-learn; install it with: pip install 'moir[train]'") from error
     few = PCA(min(50, *points.shape), random_state=seed).fit_transform(points.astype(np.float64))
     if len(points) < 5:
         return np.pad(few, ((0, 0), (0, 2)))[:, :2]
@@ -170,11 +168,9 @@ def new_figure(width: float, height: float) -> "Figure":
     Raises:
         MissingExtraError: matplotlib is not installed.
     """
-    try:
+    with needs_extra("train", "plots need matplotlib"):
         from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.figure import Figure
-    except ImportError as error:
-        raise MissingExtraError("plots need matplotlib; install it with: pip install 'moir[train]'") from error
     figure = Figure(figsize=(width, height), dpi=110, layout="constrained")
     FigureCanvasAgg(figure)
     return figure
