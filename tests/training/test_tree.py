@@ -13,12 +13,14 @@ from moir.models import create_model, load_model
 from moir.picture import from_tensor, write
 from moir.training import load_recipe
 from moir.training.recipe import Damage
+from moir.training.tree.assembly import assemble
 from moir.training.tree.calibration import expected_calibration_error, fit
-from moir.training.tree.experts import damage_of, recipe_of, trained_experts
+from moir.training.tree.experts import damage_of, form_of, recipe_of, train_experts, trained_experts
 from moir.training.tree.outcomes import Outcomes, measure
 from moir.training.tree.router import leaf_terms, level_terms, regret_of_levels, train_router
 from moir.training.tree.stages import train_tree
 from moir.universal.clustering import Label, cluster_tree
+from moir.universal.compact_extractor import CompactExtractor
 from moir.universal.compact_tree import CompactUniRestorer
 from moir.universal.router import Router
 
@@ -147,11 +149,35 @@ def test_experts_of_one_type_are_told_what_they_are_for(place):
     members = {"light rain": {"light rain": 5}, "heavy rain": {"heavy rain": 4, "rain-haze": 1}, "clean": {"clean": 3}}
     numbers = trained_experts(recipe, tree)
     assert [tree.name_of(n) for n in numbers] == ["rain", "light rain", "heavy rain"]
-    run = recipe_of(recipe, tree, members, numbers[2], TINY, Path("parent.safetensors"))
+    run = recipe_of(recipe, tree, members, numbers[2], TINY, "parent.safetensors")
     assert run.data.told == ["rain"]
     assert run.data.instruct == 1
     assert run.data.damage.levels["light"] == 0
     assert run.model.start == "parent.safetensors"
+
+
+def test_a_form_holds_for_the_experts_below(place, tmp_path):
+    tree = _tree()
+    rain, light, heavy = trained_experts(load_recipe(text(place)), tree)
+    forms = {"rain (type)": {"decoder_blocks": [1, 3]}, "heavy rain (degree)": {"decoder_blocks": [1, 5]}}
+    experts = {"steps": {"type": 1, "degree": 1}, "batch": 2, "patch": 32, "precision": "no", "forms": forms}
+    recipe = load_recipe(text(place, experts=experts))
+    assert form_of(recipe, tree, light) == form_of(recipe, tree, rain) == {"decoder_blocks": [1, 3]}
+    assert form_of(recipe, tree, heavy) == {"decoder_blocks": [1, 5]}
+    assert form_of(recipe, tree, 0) == {}
+    members = {"light rain": {"light rain": 5}, "heavy rain": {"heavy rain": 5}, "clean": {"clean": 3}}
+    weights = train_experts(recipe, tree, members, tmp_path)
+    extractor = tmp_path / "extractor.safetensors"
+    write_tensors(extractor, CompactExtractor(features=8, width=4).state_dict())
+    network = assemble(recipe, tree, extractor, weights)
+    assert [len(network.expert(n).decoder1) for n in (0, rain, light, heavy)] == [1, 3, 3, 5]
+    x = torch.rand(1, 3, 24, 24)
+    for number, path in weights.items():  # put together, an expert does what its run ended with
+        alone = load_model(str(path))[0]
+        context = alone.instruct(alone.analyse(x), ["rain"])
+        torch.testing.assert_close(network.restore_with(number, x, network.analyse(x)), alone(x, context))
+    saved = create_model("unirestorer_compact", **json.loads(json.dumps(network.options)))
+    assert saved.load_state_dict(network.state_dict())
 
 
 def test_mixes_are_trained_on_what_they_hold():

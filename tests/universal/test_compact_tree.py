@@ -13,7 +13,8 @@ from moir.networks.compact import Compact
 from moir.restore import Restorer
 from moir.runtime.fast import accelerate
 from moir.universal.compact_extractor import CompactExtractor, contrastive_loss
-from moir.universal.compact_tree import CompactUniRestorer
+from moir.universal.compact_tree import FINE, CompactUniRestorer
+from moir.universal.expert_form import grown, own_names, with_form
 
 
 @pytest.fixture
@@ -34,7 +35,8 @@ def number_of(network: CompactUniRestorer, name: str, level: str) -> int:
 
 def test_experts_share_what_is_not_their_own(network):
     expert = network.expert(number_of(network, "light noise", "degree"))
-    own = set(network.own_names)
+    own = set(own_names(network.base, FINE))
+    assert own
     for name, parameter in expert.named_parameters():
         assert (parameter is network.base.get_parameter(name)) == (name not in own)
 
@@ -47,6 +49,17 @@ def test_an_expert_is_the_shared_network_with_its_own_parameters_put_in(network)
     context = network.analyse(x)
     told = whole.instruct(whole.analyse(x), ["noise"])
     torch.testing.assert_close(network.restore_with(number, x, context), whole(x, told))
+
+
+def test_added_blocks_change_nothing_at_first(network):
+    options = with_form(network.base_options, {"encoder_blocks": (2, 1), "decoder_blocks": (1, 4)})
+    larger, x = grown(network.base.state_dict(), options).eval(), torch.rand(2, 3, 21, 30)
+    assert len(larger.decoder1) == 4
+    torch.testing.assert_close(larger(x), network.base(x))
+    with pytest.raises(InvalidValueError, match="'width'"):
+        with_form(network.base_options, {"width": 16})
+    with pytest.raises(InvalidValueError, match=r"decoder1\.\d"):
+        grown(larger.state_dict(), network.base_options)
 
 
 def test_the_coarsest_expert_is_the_shared_network(network):

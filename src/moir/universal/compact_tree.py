@@ -5,7 +5,6 @@ the groups of clean pictures have the identity.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from fnmatch import fnmatchcase
 from typing import Any, ClassVar
 
 import torch
@@ -16,6 +15,7 @@ from moir.base.names import TYPES, check_name
 from moir.networks.base import Context, RestorationNetwork, build, check_pictures, recall, select
 from moir.networks.compact import Compact
 from moir.universal.compact_extractor import CompactExtractor
+from moir.universal.expert_form import own_names, with_form
 from moir.universal.losses import through_gate
 from moir.universal.router import Route, RouterNoise, RouterParts, level_balance, prune
 from moir.universal.tree import Tree, grouped
@@ -47,6 +47,8 @@ class CompactUniRestorer(RestorationNetwork, RouterParts):
             the estimate is less sure, the shared network restores. None: no such condition.
         trained: Numbers of the experts that have parameters of their own; the others are the same as their parents, but
             for those of clean pictures, which are the identity. None: all but the coarsest and the identities.
+        forms: Options of the shared network that single experts change, by the expert's number: more blocks, which are
+            the expert's own. See :func:`~moir.universal.expert_form.with_form`.
         routing_noise: ``"training"``: noise on the router's logits in training. ``"never"``: none.
 
     Attributes:
@@ -69,6 +71,7 @@ class CompactUniRestorer(RestorationNetwork, RouterParts):
         extractor: Mapping[str, Any] | None = None,
         own: Sequence[str] = FINE,
         trained: Sequence[int] | None = None,
+        forms: Mapping[str | int, Mapping[str, Any]] | None = None,
         sure: Mapping[str, float] | None = None,
         routing_noise: RouterNoise = "training",
     ) -> None:
@@ -78,13 +81,15 @@ class CompactUniRestorer(RestorationNetwork, RouterParts):
         self.base = Compact(**self.base_options)
         self.extractor = CompactExtractor(**(extractor or {}))
         self.add_router(self.extractor.features, len(self.tree.leaves), len(self.tree.levels), routing_noise)
-        self.own_names = own_names(self.base, own)
         numbers = range(1, self.tree.experts) if trained is None else trained
         self.trained = tuple(n for n in numbers if not self.tree.is_clean(n))
         self.sure = {check_name(type_, TYPES, "degradation type"): float(p) for type_, p in (sure or {}).items()}
         self.experts = nn.ModuleList([nn.Module() for _ in range(self.tree.experts)])
+        self.forms = {int(n): with_form(self.base_options, form) for n, form in (forms or {}).items()}
+        own_names(self.base, own)  # patterns are checked even where there is no expert
         for number in self.trained:
-            _hold(self.experts[number], {name: self.base.get_parameter(name) for name in self.own_names})
+            network = Compact(**self.forms[number]) if number in self.forms else self.base
+            _hold(self.experts[number], {n: network.get_parameter(n) for n in own_names(self.base, own, network)})
         for part in (self.base, self.extractor, self.experts):  # trained in stages of their own
             part.requires_grad_(False)
         self._assembled: dict[int, Compact] = {}
@@ -106,14 +111,14 @@ class CompactUniRestorer(RestorationNetwork, RouterParts):
             return self.base
         if number not in self._assembled:
             with torch.device("meta"):
-                network = Compact(**self.base_options)
+                network = Compact(**self.forms.get(number, self.base_options))
             own = dict(self.experts[number].named_parameters())
-            shared = dict(self.base.named_parameters())
-            for name in shared:
-                _put(network, name, own.get(name, shared[name]))
-            for name, parameter in own.items():  # laid out like the shared network, which the runtime prepares
-                if shared[name].dim() == 4 and shared[name].is_contiguous(memory_format=torch.channels_last):
-                    parameter.data = parameter.data.contiguous(memory_format=torch.channels_last)
+            for name, parameter in {**dict(self.base.named_parameters()), **own}.items():
+                _put(network, name, parameter)
+            if self.base.stem.weight.is_contiguous(memory_format=torch.channels_last):
+                for parameter in own.values():  # laid out like the shared network, which the runtime prepares
+                    if parameter.dim() == 4:
+                        parameter.data = parameter.data.contiguous(memory_format=torch.channels_last)
             self._assembled[number] = network.train(self.training)
         return self._assembled[number]
 
@@ -297,19 +302,6 @@ class _Accelerated(RestorationNetwork):
             expert = self.network.expert(owner)
             self._made[owner] = self._make(expert) or expert
         return self._made[owner]
-
-
-def own_names(base: nn.Module, patterns: Sequence[str]) -> list[str]:
-    """Names of a network's parameters that match one of the patterns.
-
-    Raises:
-        InvalidValueError: A pattern that matches nothing.
-    """
-    names = [name for name, _ in base.named_parameters()]
-    for pattern in patterns:
-        if not any(fnmatchcase(name, pattern) for name in names):
-            raise InvalidValueError(f"own={pattern!r} matches no parameter of the shared network, such as {names[0]}")
-    return [name for name in names if any(fnmatchcase(name, pattern) for pattern in patterns)]
 
 
 def _hold(module: nn.Module, parameters: Mapping[str, torch.Tensor]) -> None:

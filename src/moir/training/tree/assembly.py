@@ -10,6 +10,7 @@ from moir.checkpoints import Card, read_tensors, write_tensors
 from moir.checkpoints.card import sha256_of
 from moir.models import find_weights, shipped
 from moir.training.tree.cluster import load_extractor
+from moir.training.tree.experts import form_of
 from moir.training.tree.extractor import shared_network
 from moir.training.tree.recipe import TreeRecipe
 from moir.universal.compact_tree import CompactUniRestorer
@@ -40,6 +41,7 @@ def assemble(
         "extractor": {"features": recipe.extractor.features, "width": recipe.extractor.width},
         "own": list(recipe.experts.train),
         "trained": sorted(experts),
+        "forms": {str(n): form for n in sorted(experts) if (form := form_of(recipe, tree, n))},
         "sure": recipe.router.sure,
     }
     network = CompactUniRestorer(**options)

@@ -2,19 +2,25 @@
 
 from collections import Counter
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from moir.base.errors import TrainingError
 from moir.base.names import CLEAN, DEGREES, TYPES
+from moir.checkpoints import Card, read_tensors, write_tensors
+from moir.checkpoints.card import sha256_of
+from moir.models import find_weights
 from moir.training.loop import Progress, train
 from moir.training.recipe import Damage, Data, Loss, Model, Recipe
 from moir.training.tree.extractor import shared_network
 from moir.training.tree.recipe import TreeRecipe
+from moir.universal.expert_form import grown, with_form
 from moir.universal.tree import Tree
 
 WEIGHTS = "weights.safetensors"
+START = "start.safetensors"
 LEAST = 0.02
 """Share of clean pictures that every expert sees at least: it must not invent what it removes."""
 
@@ -42,10 +48,14 @@ def train_experts(
     base = shared_network(recipe.base).options
     for number in trained_experts(recipe, tree):
         name = tree.name_of(number)
-        run = recipe_of(recipe, tree, members, number, base, weights.get(tree.parent_of(number)))
         place = weights_of(folder, tree, number).parent
         finished = place / "done"
         if not finished.exists():
+            start = str(weights.get(tree.parent_of(number), recipe.base))
+            form = form_of(recipe, tree, number)
+            if form != form_of(recipe, tree, tree.parent_of(number)):
+                start = str(_grown(start, with_form(base, form), place / START))
+            run = recipe_of(recipe, tree, members, number, with_form(base, form), start)
             train(run, place, on_step=None if on_step is None else partial(on_step, name))
             finished.touch()
         weights[number] = place / WEIGHTS
@@ -77,21 +87,31 @@ def steps_of(recipe: TreeRecipe, tree: Tree, number: int) -> int:
     return steps
 
 
+def form_of(recipe: TreeRecipe, tree: Tree, number: int) -> dict[str, list[int]]:
+    """Options of the shared network that an expert changes: its own, or else those of the expert above it."""
+    while number != 0:
+        form = recipe.experts.forms.get(f"{tree.name_of(number)} ({tree.level_of(number)})")
+        if form is not None:
+            return form
+        number = tree.parent_of(number)
+    return {}
+
+
 def recipe_of(
     recipe: TreeRecipe,
     tree: Tree,
     members: Mapping[str, Mapping[str, int]],
     number: int,
-    base: Mapping[str, Any],
-    start: Path | None,
+    options: Mapping[str, Any],
+    start: str,
 ) -> Recipe:
     """The training run of one expert.
 
     Args:
         recipe, tree, members: See :func:`train_experts`.
         number: The expert's.
-        base: Options of the shared network.
-        start: Weights of its parent; None: the shared network's.
+        options: Of its network.
+        start: Weights to start from, of the same options.
 
     Raises:
         TrainingError: The recipe names no steps for its level.
@@ -113,7 +133,7 @@ def recipe_of(
     )
     return Recipe(
         name=name,
-        model=Model(name="compact", options=dict(base), start=str(start or recipe.base), train=stage.train),
+        model=Model(name="compact", options=dict(options), start=start, train=stage.train),
         data=Data.model_validate(data.model_dump()),
         steps=steps,
         batch=stage.batch,
@@ -125,6 +145,16 @@ def recipe_of(
         save_every=recipe.save_every,
         log_every=recipe.log_every,
     )
+
+
+def _grown(start: str, options: Mapping[str, Any], path: Path) -> Path:
+    """Weights of a larger network that does as yet what the one to start from does."""
+    network = grown(read_tensors(find_weights(start))[0], options)
+    write_tensors(path, network.state_dict(), overwrite=True)
+    card = Card.read(find_weights(start).with_suffix(".json"))
+    card = replace(card, options=dict(options), sha256=sha256_of(path))
+    card.write(path.with_suffix(".json"), overwrite=True)
+    return path
 
 
 def damage_of(inside: Mapping[str, int], base: Damage) -> Damage:

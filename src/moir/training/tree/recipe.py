@@ -57,6 +57,9 @@ class ExpertsStage(Section):
     """Steps for each level below ``all``, by the level's name. An expert of 0 steps is the same as its parent."""
     more: dict[str, Steps] = Field(default={})
     """Other numbers of steps for some experts, by name and level: ``noise (type)``."""
+    forms: dict[str, dict[str, list[Positive]]] = Field(default={})
+    """More blocks than the shared network has, for some experts and those below them: by ``noise (type)``, options such
+    as ``decoder_blocks``. See :func:`moir.universal.expert_form.with_form`."""
     batch: Positive = 48
     patch: Positive = 64
     precision: Literal["no", "bf16"] = "bf16"
