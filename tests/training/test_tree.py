@@ -15,7 +15,7 @@ from moir.training import load_recipe
 from moir.training.recipe import Damage
 from moir.training.tree.assembly import assemble
 from moir.training.tree.calibration import expected_calibration_error, fit
-from moir.training.tree.experts import damage_of, form_of, recipe_of, train_experts, trained_experts
+from moir.training.tree.experts import damage_of, damage_of_type, form_of, recipe_of, train_experts, trained_experts
 from moir.training.tree.outcomes import Outcomes, measure
 from moir.training.tree.router import leaf_terms, level_terms, regret_of_levels, train_router
 from moir.training.tree.stages import train_tree
@@ -159,8 +159,11 @@ def test_experts_of_one_type_are_told_what_they_are_for(place):
 def test_a_form_holds_for_the_experts_below(place, tmp_path):
     tree = _tree()
     rain, light, heavy = trained_experts(load_recipe(text(place)), tree)
-    forms = {"rain (type)": {"decoder_blocks": [1, 3]}, "heavy rain (degree)": {"decoder_blocks": [1, 5]}}
-    experts = {"steps": {"type": 1, "degree": 1}, "batch": 2, "patch": 32, "precision": "no", "forms": forms}
+    each = {
+        "rain (type)": {"form": {"decoder_blocks": [1, 3]}},
+        "heavy rain (degree)": {"form": {"decoder_blocks": [1, 5]}},
+    }
+    experts = {"steps": {"type": 1, "degree": 1}, "batch": 2, "patch": 32, "precision": "no", "each": each}
     recipe = load_recipe(text(place, experts=experts))
     assert form_of(recipe, tree, light) == form_of(recipe, tree, rain) == {"decoder_blocks": [1, 3]}
     assert form_of(recipe, tree, heavy) == {"decoder_blocks": [1, 5]}
@@ -237,7 +240,8 @@ def test_regret_counts_up_to_where_pictures_look_alike():
 
 def test_the_published_losses_have_a_gradient_to_both_gates(place, outcomes):
     found, leaf, centres = outcomes
-    settings = {"router.reconstruction": "1", "router.balance": "0.01", "router.level": "0", "router.regret": "0"}
+    off = dict.fromkeys(("router.level", "router.regret", "router.choice"), "0")
+    settings = {"router.reconstruction": "1", "router.balance": "0.01", **off}
     stage = load_recipe(text(place), settings).router
     router = Router(8, 3, 3)
     rows = torch.arange(20)
@@ -259,4 +263,22 @@ def test_outcomes_are_those_of_each_expert(tmp_path):
     torch.testing.assert_close(found.mse[:, clean], found.before)
     assert found.mse.shape == (2, network.tree.experts)
     found.save(tmp_path / "outcomes.safetensors")
-    assert torch.equal(Outcomes.load(tmp_path / "outcomes.safetensors").psnr, found.psnr)
+    loaded = Outcomes.load(tmp_path / "outcomes.safetensors")
+    assert torch.equal(loaded.psnr, found.psnr)
+    assert loaded.changed(network) == []
+    with torch.no_grad():
+        network.experts[network.trained[0]].get_parameter("head.bias").add_(0.1)
+    assert loaded.changed(network) == [network.trained[0]]
+    again, anew = loaded.refreshed(network, [batch]), measure(network, [batch])
+    torch.testing.assert_close(again.mse, anew.mse)
+    assert not torch.equal(again.mse, found.mse)
+    assert again.experts == anew.experts
+    assert len(again.followed_by(anew)) == 4
+
+
+def test_strangers_are_left_alone():
+    made = damage_of_type({"light rain": 1}, "rain", Damage(), strangers=0.4)
+    total = sum(made.types.values())
+    assert made.clean == pytest.approx(0.16)
+    assert made.single * made.types["rain"] / total == pytest.approx(0.6)
+    assert damage_of_type({"light rain": 1}, "rain", Damage()).types == {"rain": 1.0}

@@ -15,14 +15,14 @@ from moir.models import find_weights
 from moir.training.loop import Progress, train
 from moir.training.recipe import Damage, Data, Loss, Model, Recipe
 from moir.training.tree.extractor import shared_network
-from moir.training.tree.recipe import TreeRecipe
+from moir.training.tree.recipe import ExpertSettings, TreeRecipe
 from moir.universal.expert_form import grown, with_form
 from moir.universal.tree import Tree
 
 WEIGHTS = "weights.safetensors"
 START = "start.safetensors"
-LEAST = 0.02
-"""Share of clean pictures that every expert sees at least: it must not invent what it removes."""
+CLEAN_STRANGERS = 0.4
+"""Share of clean pictures among those without an expert's type, if they are more than a few."""
 
 
 def train_experts(
@@ -73,15 +73,19 @@ def trained_experts(recipe: TreeRecipe, tree: Tree) -> list[int]:
     return [n for n in numbers if steps_of(recipe, tree, n)]
 
 
+def settings_of(recipe: TreeRecipe, tree: Tree, number: int) -> ExpertSettings:
+    """What the recipe says of an expert alone."""
+    return recipe.experts.each.get(f"{tree.name_of(number)} ({tree.level_of(number)})", ExpertSettings())
+
+
 def steps_of(recipe: TreeRecipe, tree: Tree, number: int) -> int:
     """How long an expert is trained.
 
     Raises:
         TrainingError: The recipe does not say.
     """
-    name, level = tree.name_of(number), tree.level_of(number)
-    key = f"{name} ({level})"
-    steps = recipe.experts.more.get(key, recipe.experts.steps.get(level))
+    level, own = tree.level_of(number), settings_of(recipe, tree, number).steps
+    steps = recipe.experts.steps.get(level) if own is None else own
     if steps is None:
         raise TrainingError(f"the recipe says no steps for level {level!r}: set experts.steps.{level}")
     return steps
@@ -90,7 +94,7 @@ def steps_of(recipe: TreeRecipe, tree: Tree, number: int) -> int:
 def form_of(recipe: TreeRecipe, tree: Tree, number: int) -> dict[str, list[int]]:
     """Options of the shared network that an expert changes: its own, or else those of the expert above it."""
     while number != 0:
-        form = recipe.experts.forms.get(f"{tree.name_of(number)} ({tree.level_of(number)})")
+        form = settings_of(recipe, tree, number).form
         if form is not None:
             return form
         number = tree.parent_of(number)
@@ -120,17 +124,18 @@ def recipe_of(
     inside: Counter[str] = Counter()
     for leaf in tree.members(number):
         inside.update(members[leaf.name])
-    told = tree.instruction(number)
-    data = recipe.data.model_copy(
-        update={
-            "patch": stage.patch,
-            "instruct": 1.0 if told else 0.0,
-            "told": list(told),
-            "damage": damage_of(inside, recipe.damage())
-            if not told
-            else damage_of_type(inside, told[0], recipe.damage()),
-        }
-    )
+    told, own, damage = tree.instruction(number), settings_of(recipe, tree, number), recipe.damage()
+    if own.stored is not None:
+        damage = damage.model_copy(update={"stored": own.stored})
+    changes = {
+        "patch": stage.patch,
+        "instruct": 1.0 if told else 0.0,
+        "told": list(told),
+        "damage": damage_of_type(inside, told[0], damage, own.strangers) if told else damage_of(inside, damage),
+    }
+    if own.smallest_scale is not None:
+        changes["smallest_scale"] = own.smallest_scale
+    data = recipe.data.model_copy(update=changes)
     return Recipe(
         name=name,
         model=Model(name="compact", options=dict(options), start=start, train=stage.train),
@@ -187,8 +192,14 @@ def damage_of(inside: Mapping[str, int], base: Damage) -> Damage:
     )
 
 
-def damage_of_type(inside: Mapping[str, int], type_: str, base: Damage) -> Damage:
-    """The damage that a group of one type is trained on: that type alone, in the degrees that the group holds.
+def damage_of_type(inside: Mapping[str, int], type_: str, base: Damage, strangers: float = 0.02) -> Damage:
+    """The damage that a group of one type is trained on: that type in the degrees that the group holds.
+
+    Args:
+        inside: What the group holds.
+        type_: The type.
+        base: Everything else.
+        strangers: Share of pictures without it: up to 5% clean ones, beyond that with the other types, too.
 
     Examples:
         >>> made = damage_of_type({"light rain": 3, "medium rain": 1, "heavy rain-haze": 1}, "rain", Damage())
@@ -196,13 +207,15 @@ def damage_of_type(inside: Mapping[str, int], type_: str, base: Damage) -> Damag
         ({'rain': 1.0}, {'light': 3.0, 'medium': 1.0, 'heavy': 0.0})
     """
     own = {_read(words)[0]: count for words, count in inside.items() if _read(words)[1] == (type_,)}
+    clean = strangers if strangers <= 0.05 else CLEAN_STRANGERS * strangers
+    each = (strangers - clean) / (len(TYPES) - 1) / (1 - strangers)
     return base.model_copy(
         update={
-            "clean": LEAST,
-            "single": 1 - LEAST,
+            "clean": clean,
+            "single": 1 - clean,
             "named": 0.0,
             "gate": 0.0,
-            "types": {type_: 1.0},
+            "types": {type_: 1.0} | ({other: each for other in TYPES if other != type_} if each else {}),
             "levels": {d: float(own.get(d, 0)) for d in DEGREES} if sum(own.values()) else base.levels,
         }
     )

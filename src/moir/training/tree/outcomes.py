@@ -4,14 +4,21 @@ The experts are frozen when the router learns, so each restores each picture onc
 trained and measured on numbers alone.
 """
 
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass, fields
+from collections.abc import Callable, Collection, Iterable
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
 import torch
 
 from moir.checkpoints import read_tensors, write_tensors
 from moir.universal.compact_tree import CompactUniRestorer
+from moir.universal.pool import fingerprint
+
+Batch = dict[str, torch.Tensor]
+"""``input`` and ``target`` (B, 3, H, W), ``presence`` (B, 7), ``degree`` (B, 7)."""
+
+OF_EXPERTS = ("mse", "l1", "slope")
+"""Fields with a column for each expert."""
 
 
 @dataclass(frozen=True)
@@ -26,6 +33,7 @@ class Outcomes:
         slope: (N, E), mean of sign(y - t) * y: the derivative of the L1 error by the gate that scales the result y
             (equation 9 reaches the gates through it).
         before: (N,), mean squared error of the damaged picture.
+        experts: Fingerprints of the E experts, by which a changed one is known; empty: not told.
     """
 
     points: torch.Tensor
@@ -35,25 +43,62 @@ class Outcomes:
     l1: torch.Tensor
     slope: torch.Tensor
     before: torch.Tensor
+    experts: tuple[str, ...] = ()
+
+    def __len__(self) -> int:
+        return len(self.points)
 
     @property
     def psnr(self) -> torch.Tensor:
         """(N, E), dB, at most 100."""
         return -10 * self.mse.clamp(min=1e-10).log10()
 
+    def followed_by(self, other: "Outcomes") -> "Outcomes":
+        """These pictures and others, of the same experts."""
+        both = {name: torch.cat([getattr(self, name), getattr(other, name)]) for name in _tensors()}
+        return Outcomes(**both, experts=self.experts)
+
+    def changed(self, network: CompactUniRestorer) -> list[int]:
+        """Numbers of the network's experts that are not those of the table."""
+        return [n for n, print_ in enumerate(prints(network)) if self.experts[n : n + 1] != (print_,)]
+
+    def refreshed(self, network: CompactUniRestorer, batches: Iterable[Batch], crop: int | None = None) -> "Outcomes":
+        """The same pictures with the network's present experts; only those that changed are run.
+
+        Args:
+            network, crop: See :func:`measure`.
+            batches: The same pictures in the same order.
+        """
+        changed = self.changed(network)
+        if not changed:
+            return self
+        found = measure(network, batches, crop, experts=changed)
+        columns = {}
+        for name in OF_EXPERTS:
+            old = getattr(self, name)
+            columns[name] = old.new_zeros(len(self), network.tree.experts)
+            columns[name][:, : old.shape[1]] = old[:, : network.tree.experts]
+            columns[name][:, changed] = getattr(found, name)[:, changed]
+        return replace(found, **columns)
+
     def save(self, path: Path) -> None:
         """Write as safetensors."""
-        write_tensors(path, {f.name: getattr(self, f.name).contiguous() for f in fields(self)}, overwrite=True)
+        tensors = {name: getattr(self, name).contiguous() for name in _tensors()}
+        write_tensors(path, tensors, {"experts": list(self.experts)}, overwrite=True)
 
     @classmethod
     def load(cls, path: Path) -> "Outcomes":
         """Read what :meth:`save` wrote."""
-        tensors, _ = read_tensors(path)
-        return cls(**{f.name: tensors[f.name] for f in fields(cls)})
+        tensors, facts = read_tensors(path)
+        return cls(**{name: tensors[name] for name in _tensors()}, experts=tuple(facts.get("experts", ())))
 
 
-Batch = dict[str, torch.Tensor]
-"""``input`` and ``target`` (B, 3, H, W), ``presence`` (B, 7), ``degree`` (B, 7)."""
+def prints(network: CompactUniRestorer) -> tuple[str, ...]:
+    """Fingerprints of what each expert does, by its number."""
+    owners = _owners(network)
+    found = {_IDENTITY: "identity", 0: fingerprint(network.base.state_dict())}
+    found |= {n: fingerprint(network.experts[n].state_dict()) for n in set(owners) - found.keys()}
+    return tuple(found[owner] for owner in owners)
 
 
 @torch.inference_mode()
@@ -62,6 +107,7 @@ def measure(
     batches: Iterable[Batch],
     crop: int | None = None,
     on_batch: Callable[[int], None] | None = None,
+    experts: Collection[int] | None = None,
 ) -> Outcomes:
     """Restore every picture with every expert.
 
@@ -70,34 +116,52 @@ def measure(
         batches: Damaged and clean pictures; those of one batch have one size.
         crop: Only the centre crop of this side is restored, with the decision on the whole picture; None: all of it.
         on_batch: Called with the number of pictures done.
+        experts: Only these; the columns of the others are zero. None: all.
     """
-    found: dict[str, list[torch.Tensor]] = {f.name: [] for f in fields(Outcomes)}
+    owners = _owners(network)
+    wanted = range(network.tree.experts) if experts is None else experts
+    found: dict[str, list[torch.Tensor]] = {name: [] for name in _tensors()}
     done = 0
     for batch in batches:
         whole, target = batch["input"], batch["target"]
         context = network.analyse(whole)
         x, clean = _centre(whole, crop), _centre(target, crop)
-        # In float32 the crop would cost several times as much; routers compare experts, which all round alike.
         results: dict[int, torch.Tensor] = {}
-        experts = range(network.tree.experts)
-        owners = [-1 if network.tree.is_clean(n) else network.owner_of(n) for n in experts]
+        # In float32 the crop would cost several times as much; routers compare experts, which all round alike.
         with torch.autocast("cpu", dtype=torch.bfloat16):
-            for number, owner in zip(experts, owners, strict=True):
-                if owner not in results:  # experts without parameters of their own do what their parents do
-                    results[owner] = network.restore_with(number, x, context).float()
-        restored = torch.stack([results[owner] for owner in owners], 1)
-        error = restored - clean[:, None]
+            for number in wanted:
+                if owners[number] not in results:  # experts without parameters of their own do what their parents do
+                    results[owners[number]] = network.restore_with(number, x, context).float()
+        columns = {name: x.new_zeros(len(x), len(owners)) for name in OF_EXPERTS}
+        for number in wanted:
+            restored = results[owners[number]]
+            error = restored - clean
+            columns["mse"][:, number] = (restored.clamp(0, 1) - clean).square().mean((1, 2, 3))
+            columns["l1"][:, number] = error.abs().mean((1, 2, 3))
+            columns["slope"][:, number] = (error.sign() * restored).mean((1, 2, 3))
+        for name, column in columns.items():
+            found[name].append(column)
         found["points"].append(network.extractor.place(network.extractor(whole)))
         found["presence"].append(batch["presence"])
         found["degree"].append(batch["degree"])
-        found["mse"].append((restored.clamp(0, 1) - clean[:, None]).square().mean((2, 3, 4)))
-        found["l1"].append(error.abs().mean((2, 3, 4)))
-        found["slope"].append((error.sign() * restored).mean((2, 3, 4)))
         found["before"].append((x - clean).square().mean((1, 2, 3)))
         done += len(x)
         if on_batch is not None:
             on_batch(done)
-    return Outcomes(**{name: torch.cat(rows) for name, rows in found.items()})
+    return Outcomes(**{name: torch.cat(rows) for name, rows in found.items()}, experts=prints(network))
+
+
+_IDENTITY = -1
+
+
+def _owners(network: CompactUniRestorer) -> list[int]:
+    """For each expert the number of that whose parameters it uses; -1 where pictures come back as they are."""
+    numbers = range(network.tree.experts)
+    return [_IDENTITY if network.tree.is_clean(n) else network.owner_of(n) for n in numbers]
+
+
+def _tensors() -> tuple[str, ...]:
+    return tuple(f.name for f in fields(Outcomes) if f.name != "experts")
 
 
 def _centre(x: torch.Tensor, side: int | None) -> torch.Tensor:

@@ -48,6 +48,23 @@ class ClusterStage(Section):
     """Groups per level below ``all``, the coarsest first."""
 
 
+class ExpertSettings(Section):
+    """What is different for one expert."""
+
+    steps: Steps | None = None
+    """None: as its level says."""
+    form: dict[str, list[Positive]] | None = None
+    """More blocks than the shared network has, also for the experts below: options such as ``decoder_blocks``. None: as
+    the expert above. See :func:`moir.universal.expert_form.with_form`."""
+    strangers: Share = 0.02
+    """Only for experts of one type: share of pictures without it, which they must leave alone. It costs some quality
+    where the estimate is right, and saves much where it is wrong."""
+    stored: Share | None = None
+    """Share of pictures that a JPEG file was made of after all; None: as ``data.damage`` says."""
+    smallest_scale: Share | None = None
+    """None: as ``data`` says."""
+
+
 class ExpertsStage(Section):
     """Stage 3: every group gets an expert: the shared network with some parameters of its own."""
 
@@ -55,11 +72,8 @@ class ExpertsStage(Section):
     """Which parameters an expert has of its own, as patterns of their names."""
     steps: dict[str, Steps] = Field(default={"type": 300, "degree": 80})
     """Steps for each level below ``all``, by the level's name. An expert of 0 steps is the same as its parent."""
-    more: dict[str, Steps] = Field(default={})
-    """Other numbers of steps for some experts, by name and level: ``noise (type)``."""
-    forms: dict[str, dict[str, list[Positive]]] = Field(default={})
-    """More blocks than the shared network has, for some experts and those below them: by ``noise (type)``, options such
-    as ``decoder_blocks``. See :func:`moir.universal.expert_form.with_form`."""
+    each: dict[str, ExpertSettings] = Field(default={})
+    """What is different for some experts, by name and level: ``noise (type)``."""
     batch: Positive = 48
     patch: Positive = 64
     precision: Literal["no", "bf16"] = "bf16"
@@ -88,6 +102,9 @@ class RouterStage(Section):
     """Weight of the cross-entropy of the level that restores best."""
     regret: Weight = 0.3
     """Weight of the expected loss of PSNR against the best level, dB."""
+    choice: Weight = 1.0
+    """Weight of the expected loss of PSNR against the best of all experts, dB: leaf and level are learnt together from
+    what the experts make of a picture, not only from where it came from."""
     uncertainty: Weight = 0.1
     """Weight of equation 7. The paper's is not known."""
     sure: dict[str, Share] = Field(default={})

@@ -3,7 +3,8 @@
 UniRestorer, arXiv 2412.20157, equations 7 to 9, on a table of what every expert makes of every picture
 (:mod:`moir.training.tree.outcomes`). The paper's gradient reaches the gates only through the value of the expert that
 was chosen (:func:`moir.universal.losses.through_gate`), which says nothing about the others. Here the table says it:
-the leaf gate learns the picture's group, the level gate which level of the chosen leaf restores best, and by how much.
+the leaf gate learns the picture's group, the level gate which level of the chosen leaf restores best, and both what
+a choice costs against the best of all.
 """
 
 from collections.abc import Mapping
@@ -115,6 +116,10 @@ def level_terms(
     if stage.level:
         wanted = (-regret / TEMPERATURE).softmax(1)
         found["level"] = stage.level * F.cross_entropy(route.level_logits, wanted)
+    if stage.choice:
+        regret_of_all = regret_of_levels(outcomes.psnr[rows], table.flatten().expand(len(rows), -1))
+        chance = route.leaf_probability[:, :, None] * route.level_probability[:, None, :]
+        found["choice"] = stage.choice * (chance.flatten(1) * regret_of_all).sum(1).mean()
     if stage.regret:
         found["regret"] = stage.regret * (regret * route.level_probability).sum(1).mean()
     return found

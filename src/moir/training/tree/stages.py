@@ -2,7 +2,7 @@
 
 import json
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import numpy as np
@@ -18,8 +18,12 @@ from moir.training.tree.outcomes import Batch, Outcomes, measure
 from moir.training.tree.recipe import STAGES, TreeRecipe
 from moir.training.tree.router import train_router
 from moir.universal.clustering import Clustering, nearest
+from moir.universal.compact_tree import CompactUniRestorer
 
 log = logging.getLogger(__name__)
+
+SAVED = 400
+"""Pictures after which the outcomes are written, so that a stopped run goes on there; a multiple of the batch."""
 
 Report = Callable[[str, int, int, dict[str, float]], None]
 """Called with the stage (or expert), steps done, all steps, and the terms of the loss."""
@@ -89,12 +93,7 @@ def _router(recipe: TreeRecipe, out: Path, on_step: Report | None) -> Path:
     tree = clustering.tree
     weights = {n: _needed(experts.weights_of(out / "experts", tree, n)) for n in experts.trained_experts(recipe, tree)}
     network = assembly.assemble(recipe, tree, seen, weights)
-    table = own / "outcomes.safetensors"
-    if not table.exists():
-        batches = _damaged(recipe, stage.samples, stage.size)
-        report = None if on_step is None else (lambda done: on_step("outcomes", done, stage.samples, {}))
-        measure(network, batches, stage.crop, report).save(table)
-    outcomes = Outcomes.load(table)
+    outcomes = _outcomes(recipe, network, own / "outcomes.safetensors", on_step)
     leaf = torch.from_numpy(nearest(np.asarray(outcomes.points), clustering.centres))
     centres = torch.from_numpy(clustering.centres).float()
     seen_before = cluster.Represented(**read_tensors(out / "cluster" / cluster.REPRESENTATIONS)[0])
@@ -109,11 +108,30 @@ def _router(recipe: TreeRecipe, out: Path, on_step: Report | None) -> Path:
     return out / "weights.safetensors"
 
 
-def _damaged(recipe: TreeRecipe, count: int, side: int) -> Iterator[Batch]:
-    """Damaged training pictures that no expert was trained on: of another seed."""
-    data = recipe.data.model_copy(update={"patch": side, "instruct": 0.0})
-    samples = DamagedPatches(load_pictures(recipe.data.folders, side), data, recipe.seed + 2)
-    yield from DataLoader(Subset(samples, range(count)), batch_size=16, num_workers=recipe.data.workers)
+def _outcomes(recipe: TreeRecipe, network: CompactUniRestorer, path: Path, on_step: Report | None) -> Outcomes:
+    """What every expert makes of damaged training pictures that none was trained on: they are of another seed.
+
+    What the file holds already is kept: of pictures that were measured before, only changed experts are run.
+    """
+    stage = recipe.router
+    data = recipe.data.model_copy(update={"patch": stage.size, "instruct": 0.0})
+    samples = DamagedPatches(load_pictures(recipe.data.folders, stage.size), data, recipe.seed + 2)
+
+    def damaged(numbers: range) -> Iterable[Batch]:
+        return DataLoader(Subset(samples, numbers), batch_size=16, num_workers=recipe.data.workers)
+
+    outcomes = Outcomes.load(path) if path.exists() else None
+    if outcomes is not None and outcomes.changed(network):
+        outcomes = outcomes.refreshed(network, damaged(range(len(outcomes))), stage.crop)
+    while outcomes is None or len(outcomes) < stage.samples:
+        done = 0 if outcomes is None else len(outcomes)
+        part = measure(network, damaged(range(done, min(done + SAVED, stage.samples))), stage.crop)
+        outcomes = part if outcomes is None else outcomes.followed_by(part)
+        outcomes.save(path)
+        if on_step is not None:
+            on_step("outcomes", len(outcomes), stage.samples, {})
+    outcomes.save(path)
+    return outcomes
 
 
 def _members(folder: Path) -> dict[str, dict[str, int]]:
