@@ -7,6 +7,8 @@ from itertools import accumulate
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from moir.base.errors import MissingExtraError
+from moir.evaluation.report.figure import new_figure
 from moir.training.usage import Usage
 
 if TYPE_CHECKING:
@@ -29,9 +31,13 @@ def draw_curves(run: Path) -> None:
     figure = _figure(10, 6.5)
     if figure is None or not steps:
         return
-    (loss, balance), (rate, quality) = figure.subplots(2, 2)
     x = [record["step"] for record in steps]
     terms = list(dict.fromkeys(name for record in steps for name in record if name not in NOT_LOSSES))
+    names = (
+        [["loss", "balance"], ["rate", "quality"]] if "balance" in terms else [["loss", "quality"], ["rate", "quality"]]
+    )
+    axes = figure.subplot_mosaic(names)
+    loss, rate, quality = axes["loss"], axes["rate"], axes["quality"]
     total = [sum(record.get(name, 0) for name in terms) for record in steps]
     _line(loss, x, total, "total")
     for name in terms:
@@ -40,8 +46,8 @@ def draw_curves(run: Path) -> None:
     loss.set(title="training loss (weighted terms)", yscale="log" if min(total) > 0 else "linear")
     loss.legend(fontsize=8)
     if "balance" in terms:
-        _line(balance, x, [record.get("balance") for record in steps], "balance")
-    balance.set(title="balance loss (weighted)" if "balance" in terms else "no balance loss")
+        _line(axes["balance"], x, [record.get("balance") for record in steps], "balance")
+        axes["balance"].set(title="balance loss (weighted)")
     rate.plot(x, [record["lr"] for record in steps])
     rate.set(title="learning rate")
     for name in dict.fromkeys(name for record in scores for name in record if name != "step"):
@@ -52,9 +58,9 @@ def draw_curves(run: Path) -> None:
     quality.set(title="validation PSNR, dB" if scores else "no validation")
     if scores:
         quality.legend(fontsize=6, ncols=2, framealpha=0.6)
-    for axes in (loss, balance, rate, quality):
-        axes.set_xlabel("step")
-        axes.grid(alpha=0.3)
+    for axis in axes.values():
+        axis.set_xlabel("step")
+        axis.grid(alpha=0.3)
     figure.savefig(run / "curves.png")
 
 
@@ -86,16 +92,12 @@ def draw_usage(usage: Usage, path: Path) -> None:
 
 
 def _figure(width: float, height: float) -> "Figure | None":
-    """A figure that is drawn to files only: no window system, nothing global."""
+    """An empty figure, or None: a long run must not end because a picture of it cannot be drawn."""
     try:
-        from matplotlib.backends.backend_agg import FigureCanvasAgg
-        from matplotlib.figure import Figure
-    except ImportError:  # a long run must not end because a picture of it cannot be drawn
-        log.warning("no plots: matplotlib is not installed; install it with: pip install 'moir[train]'")
+        return new_figure(width, height)
+    except MissingExtraError as error:
+        log.warning("no plots: %s", error)
         return None
-    figure = Figure(figsize=(width, height), dpi=110, layout="constrained")
-    FigureCanvasAgg(figure)
-    return figure
 
 
 def _line(axes: "Axes", x: list[float], values: Iterable[float | None], label: str) -> None:

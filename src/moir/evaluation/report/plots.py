@@ -7,14 +7,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from moir.base.errors import InvalidValueError
-from moir.base.extras import needs_extra
 from moir.base.files import atomic_path
 from moir.evaluation.records import Evaluation, ImageScore
+from moir.evaluation.report.figure import new_figure
 from moir.evaluation.report.intervals import mean_interval
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
 
 _COLOUR, _FAINT, _DARK = "#3b6ea5", "#9fb8d3", "#1f2d3d"
 
@@ -47,7 +46,7 @@ def draw_setting(evaluations: Sequence[Evaluation], setting: str, path: Path, *,
     if not scores:
         raise InvalidValueError(f"nothing to draw: no method has a finite PSNR on {setting!r}")
     order = sorted(scores, key=lambda name: (np.mean([s.metrics["psnr"] for s in scores[name]]), name))
-    figure = _figure(11, 1.9 + 0.46 * len(order))
+    figure = new_figure(11, 1.9 + 0.46 * len(order))
     left, right = figure.subplots(1, 2, width_ratios=(1.5, 1), sharey=True)
     _distribution(left, [scores[name] for name in order])
     _means(right, [scores[name] for name in order])
@@ -118,13 +117,3 @@ def _label(name: str, n: int | None, longest: int = 34) -> str:
 
 def _plain(text: str) -> str:
     return text.replace("$", r"\$")  # matplotlib would set what is between two dollars as a formula
-
-
-def _figure(width: float, height: float) -> "Figure":
-    """A figure that is drawn to files only: no window system, nothing global."""
-    with needs_extra("train", "plots need matplotlib"):
-        from matplotlib.backends.backend_agg import FigureCanvasAgg
-        from matplotlib.figure import Figure
-    figure = Figure(figsize=(width, height), dpi=110, layout="constrained")
-    FigureCanvasAgg(figure)
-    return figure

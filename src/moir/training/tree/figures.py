@@ -81,7 +81,7 @@ def draw_reliability(found: Represented, extractor: CompactExtractor, path: Path
     """How often a type is there against how probable it was said to be; returns the calibration error of each type."""
     plt = _pyplot()
     probability = torch.sigmoid(found.presence_logits)
-    figure, axes = plt.subplots(2, 4, figsize=(16, 8), sharex=True, sharey=True)
+    figure, axes = plt.subplots(2, 4, figsize=(16, 8), sharex=True, sharey=True, layout="constrained")
     errors: dict[str, float] = {}
     for number, (type_, axis) in enumerate(zip(TYPES, axes.flat, strict=False)):
         said, so = probability[:, number], found.presence[:, number]
@@ -193,6 +193,7 @@ def _pyplot() -> Any:
 
 def _save(figure: Any, path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    figure.tight_layout()
+    if figure.get_layout_engine() is None:
+        figure.tight_layout()
     figure.savefig(path, dpi=80)
     _pyplot().close(figure)

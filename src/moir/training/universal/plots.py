@@ -9,11 +9,11 @@ import numpy as np
 
 from moir.base.extras import needs_extra
 from moir.base.names import CLEAN, DEGREES, TYPES
+from moir.evaluation.report.figure import new_figure
 from moir.universal.clustering import Clustering, Label
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
 
 MOST = 2000
 """Points of an embedding: more are slow to lay out and hide each other."""
@@ -160,20 +160,6 @@ def draw_granularity(error: np.ndarray, level: np.ndarray, levels: Sequence[str]
     axes.set(xlabel="estimation error (mean of each tenth of the pictures)", ylabel="share of pictures", ylim=(0, 1))
     axes.legend(title="granularity", loc="upper left", bbox_to_anchor=(1, 1))
     figure.savefig(path)
-
-
-def new_figure(width: float, height: float) -> "Figure":
-    """A figure that is drawn to files only.
-
-    Raises:
-        MissingExtraError: matplotlib is not installed.
-    """
-    with needs_extra("train", "plots need matplotlib"):
-        from matplotlib.backends.backend_agg import FigureCanvasAgg
-        from matplotlib.figure import Figure
-    figure = Figure(figsize=(width, height), dpi=110, layout="constrained")
-    FigureCanvasAgg(figure)
-    return figure
 
 
 def _scatter(

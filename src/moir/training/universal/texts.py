@@ -2,6 +2,7 @@
 
 import csv
 import os
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -25,7 +26,7 @@ from moir.universal.daclip_tokens import Tokenizer
 Sample = dict[str, torch.Tensor]
 
 
-class TextSamples(Dataset[Sample]):
+class TextSamples(Dataset[Sample], ABC):
     """Base of the two sources. Sample i depends on the seed and i alone.
 
     A sample holds ``image`` (3, side, side), normalised, and ``tokens`` (context,) int64.
@@ -60,11 +61,11 @@ class TextSamples(Dataset[Sample]):
         shown = preprocess_training(Image.fromarray(np.ascontiguousarray(eight_bit)), generator, self.side)
         return shown, text, label
 
+    @abstractmethod
     def _text(
         self, square: torch.Tensor, number: int, generator: torch.Generator
     ) -> tuple[torch.Tensor, str, Label | None]:
         """The square as the extractor shall see it, its text, and its label."""
-        raise NotImplementedError
 
 
 class TableSamples(TextSamples):
