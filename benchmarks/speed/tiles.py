@@ -4,7 +4,9 @@
 
 For each network, on a photograph with noise: the PSNR between what tiles give and what the whole picture gives
 
-- `shared`: as the runtime does it, with the decision and the picture-wide statistics made once (`analyse`);
+- `shared`: as the runtime does it, with the decision made once (`analyse`), and what layers measure on the whole
+  picture measured once, on a sample of it (`measure`, `moir.runtime.sample`);
+- `exact`: the same measured on the whole picture, which the runtime does not do, since it may not fit into memory;
 - `alone`: every tile deciding for itself, for comparison;
 
 and `change`, the PSNR between the restored picture and its input: a network that changes nothing would agree with
@@ -26,6 +28,7 @@ import moir
 from moir.metrics import psnr
 from moir.models import shipped
 from moir.networks.base import RestorationNetwork
+from moir.runtime.sample import mosaic
 from moir.runtime.tiling import add_tile, plan
 
 NETWORKS: Mapping[str, dict[str, Any]] = {
@@ -76,7 +79,10 @@ def measure(name: str, options: dict[str, Any], side: int, tile: int) -> dict[st
     began = time.perf_counter()
     context = network.analyse(x)
     whole = network(x, context).clamp(0, 1)
-    shared, count = tiled(x, network, tile, lambda part: network(part, context))
+    sampled = network.measure(mosaic(x, tile, network.size_multiple), context)
+    measured = network.measure(x, context)
+    shared, count = tiled(x, network, tile, lambda part: network(part, sampled))
+    exact, _ = tiled(x, network, tile, lambda part: network(part, measured))
     alone, _ = tiled(x, network, tile, network)
     error = (shared - whole).abs().max().item()
     return {
@@ -87,6 +93,7 @@ def measure(name: str, options: dict[str, Any], side: int, tile: int) -> dict[st
         "tiles": count,
         "overlap": network.overlap,
         "shared_db": round(psnr(shared, whole).item(), 1) if error else None,
+        "exact_db": round(psnr(exact, whole).item(), 1) if not torch.equal(exact, whole) else None,
         "alone_db": round(psnr(alone, whole).item(), 1) if not torch.equal(alone, whole) else None,
         "change_db": round(psnr(whole, x).item(), 1),
         "largest_error": round(error, 5),

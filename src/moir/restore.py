@@ -234,12 +234,11 @@ class Restorer:
         began = time.perf_counter()
         colours = [prepare_colour(picture) for picture in pictures]
         x = torch.stack(colours) if len(colours) > 1 else colours[0][None]  # one large picture is not copied
-        context = self.engine.analyse(x, types)
+        output = self.engine.restore(x, on_tile=on_tile, types=types)
+        restored, context = output.pictures, output.context
         chosen = self.engine.network.account(context) or [(self.name, "all")] * len(pictures)
         if adapter != ALONE:
             chosen = [(adapter, "adapter")] * len(pictures)
-        output = self.engine.restore(x, context, on_tile)
-        restored = output.pictures
         if strength < 1:
             restored = torch.lerp(enlarged(x, self.engine.network.scale), restored, strength)
         seconds = (time.perf_counter() - began) / len(pictures)

@@ -15,6 +15,9 @@ import torch.nn.functional as F
 
 T = TypeVar("T")
 
+OUTSIDE = -100.0
+"""EDT: added to the score of two pixels that a shift brought together from opposite borders (published)."""
+
 
 def traced_as(form: Callable[..., T]) -> Callable[[Callable[..., T]], Callable[..., T]]:
     """Decorate a function with the form that is recorded in its place (by ``torch.jit.trace`` and ONNX export).
@@ -52,6 +55,15 @@ def reflect_pad(x: torch.Tensor, left: Any, right: Any, top: Any, bottom: Any) -
         period = torch.clamp(2 * (length - 1), min=1)
         place = (_count(length + before + after, x) - before) % period
         x = x.index_select(axis, torch.minimum(place, (period - place) % period))
+    return x
+
+
+def mirrored(x: torch.Tensor, multiple: int, beyond: bool) -> torch.Tensor:
+    """See :func:`moir.networks.edt.mirrored`."""
+    for axis, length in zip((-2, -1), sides(x), strict=True):
+        target = length + (multiple - length % multiple if beyond else -length % multiple)
+        place = _count(target, x) % (2 * length)
+        x = x.index_select(axis, torch.minimum(place, 2 * length - 1 - place))
     return x
 
 
@@ -154,9 +166,33 @@ def _fourier(window: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     return forward.float(), both.float(), back.float()
 
 
+def attend_windows(
+    q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, window: tuple[int, int], shift: tuple[int, int]
+) -> torch.Tensor:
+    """See :func:`moir.networks.edt_body.attend_windows`; every window has a mask of its own, most of them of zeros."""
+    scores = q @ k.transpose(-2, -1) * q.shape[-1] ** -0.5
+    if any(shift):
+        ends = []
+        for count, side, by in zip(q.shape[1:3], window, shift, strict=True):
+            last = _count(count, q) == count - 1
+            moved = torch.arange(side, device=q.device) >= side - by
+            ends.append((last[:, None] & moved).long())
+        rows, columns = ends
+        part = (2 * rows[:, None, :, None] + columns[:, None]).flatten(2)  # (down, across, T)
+        apart = (part[..., None] != part[..., None, :]).to(scores.dtype)
+        scores = scores + OUTSIDE * apart[None, :, :, None]
+    return scores.softmax(dim=-1) @ v
+
+
 def sides(x: torch.Tensor) -> tuple[Any, Any]:
     """Height and width as tensors that stand for sizes; while a graph is recorded, they are tensors already."""
     return torch.as_tensor(x.shape[-2]), torch.as_tensor(x.shape[-1])
+
+
+def short_of(side: int, x: torch.Tensor) -> tuple[Any, Any]:
+    """How many pixels height and width lack to ``side``; 0 where they do not."""
+    height, width = sides(x)
+    return torch.clamp(side - height, min=0), torch.clamp(side - width, min=0)
 
 
 def _count(stop: Any, x: torch.Tensor) -> torch.Tensor:

@@ -5,7 +5,7 @@ from torch import nn
 
 from moir.layers.gated_feed_forward import GatedFeedForward
 from moir.layers.layer_norm import ChannelLayerNorm, LayerNormType
-from moir.layers.transposed_attention import TransposedAttention
+from moir.layers.transposed_attention import Shared, TransposedAttention
 
 
 class TransformerBlock(nn.Module):
@@ -30,15 +30,25 @@ class TransformerBlock(nn.Module):
         self.norm2 = ChannelLayerNorm(dim, norm)
         self.ffn = GatedFeedForward(dim, expansion, bias)
 
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Map (B, C, H, W) to (B, C, H, W)."""
-        x = x + self.attn(self.norm1(x))
+    def forward(self, x: torch.Tensor, shared: Shared | None = None) -> torch.Tensor:
+        """Map (B, C, H, W) to (B, C, H, W); for ``shared`` see :class:`TransposedAttention`."""
+        x = x + self.attn(self.norm1(x), shared)
         out: torch.Tensor = x + self.ffn(self.norm2(x))
         return out
 
 
+class TransformerBlocks(nn.Sequential):
+    """Blocks in sequence."""
+
+    def forward(self, x: torch.Tensor, shared: Shared | None = None) -> torch.Tensor:
+        """Map (B, C, H, W) to (B, C, H, W); for ``shared`` see :class:`TransposedAttention`."""
+        for block in self:
+            x = block(x, shared)
+        return x
+
+
 def transformer_blocks(
     count: int, dim: int, heads: int, expansion: float, bias: bool = False, norm: LayerNormType = "WithBias"
-) -> nn.Sequential:
+) -> TransformerBlocks:
     """``count`` blocks of one width in sequence."""
-    return nn.Sequential(*(TransformerBlock(dim, heads, expansion, bias, norm) for _ in range(count)))
+    return TransformerBlocks(*(TransformerBlock(dim, heads, expansion, bias, norm) for _ in range(count)))

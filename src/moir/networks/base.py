@@ -32,6 +32,7 @@ class RestorationNetwork(nn.Module):
             removed (``remove``); training then supervises the one and instructs through the other.
         bounded_analysis: Whether ``analyse`` costs little whatever the picture's size. Where it does not (it runs the
             network), the runtime shrinks a picture that does not fit into memory before it is analysed.
+        measures: Whether :meth:`measure` adds anything.
         size_multiple: Tiles have sides and positions that are multiples of this, in pixels, so that they see the same
             grid as the whole picture. (What ``forward`` pads to may be less.)
         overlap: How far neighbouring tiles overlap so that no seam is seen, pixels; a multiple of ``size_multiple``.
@@ -43,6 +44,7 @@ class RestorationNetwork(nn.Module):
     estimates: ClassVar[bool] = False
     bounded_analysis: ClassVar[bool] = True
     size_multiple: ClassVar[int] = 1
+    measures: ClassVar[bool] = False
     overlap: ClassVar[int] = 32
     scale: int = 1
 
@@ -90,6 +92,32 @@ class RestorationNetwork(nn.Module):
             context: From :meth:`instruct`.
         """
         return context
+
+    def measure(self, x: torch.Tensor, context: Context) -> Context:
+        """The same context, with what layers measure on the whole picture and cannot see in a tile.
+
+        Unlike what :meth:`analyse` decides, this is needed only where pictures are cut into tiles: the runtime then
+        measures once, on the picture or on a part of it that stands for the whole, and hands the result to all tiles.
+
+        Args:
+            x: (B, 3, H, W), the whole pictures, or a sample of each.
+            context: From :meth:`analyse`, :meth:`instruct` or :meth:`prepare`.
+        """
+        return context
+
+    def restore_whole(self, x: torch.Tensor) -> tuple[torch.Tensor, Context]:
+        """Restore whole pictures, and say what was decided about them.
+
+        The same as ``forward(x)`` and ``analyse(x)``. Networks that decide while they restore do it in one pass.
+
+        Args:
+            x: (B, 3, H, W), float32, [0, 1].
+
+        Returns:
+            What :meth:`forward` gives, and what :meth:`analyse` gives.
+        """
+        context = self.analyse(x)
+        return self(x, context), context
 
     def account(self, context: Context) -> list[tuple[str, str]] | None:
         """Which expert serves each picture, and its granularity; None if the network is one expert for everything.

@@ -17,6 +17,7 @@ import torch.nn.functional as F
 
 from moir.base.errors import InvalidValueError
 from moir.base.names import check_name
+from moir.layers import tracing
 from moir.layers.transposed_attention import check_heads
 from moir.networks.adaptation_tasks import RGB_MEAN, TASK_SCALES, check_task
 from moir.networks.base import Context, RestorationNetwork, build, check_pictures
@@ -140,6 +141,7 @@ class EDT(RestorationNetwork):
         return out[..., : self.scale * x.shape[2], : self.scale * x.shape[3]]
 
 
+@tracing.traced_as(tracing.mirrored)
 def mirrored(x: torch.Tensor, multiple: int, beyond: bool) -> torch.Tensor:
     """Mirror the picture, its last row and column too, to the right and below, as often as it takes.
 

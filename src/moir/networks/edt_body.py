@@ -6,8 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-OUTSIDE = -100.0
-"""Added to the score of two pixels that a shift brought together from opposite borders (published)."""
+from moir.layers import tracing
+from moir.layers.tracing import OUTSIDE
 
 
 def shift_mask(
@@ -72,24 +72,9 @@ class WindowAttention(nn.Module):
         split = (3, batch, grid[0], rows, grid[1], columns, self.heads, channels // self.heads)
         # (3, B, windows down, windows across, heads, T, channels of a head)
         q, k, v = qkv.reshape(split).permute(0, 1, 2, 4, 6, 3, 5, 7).flatten(5, 6)
-        out = self._attend(q, k, v) + self._position(v)
+        out = attend_windows(q, k, v, self.window, self.shift) + self._position(v)
         out = out.unflatten(-2, self.window).permute(0, 1, 4, 2, 5, 3, 6).reshape(batch, height, width, channels)
         return out.roll(self.shift, (1, 2)) if any(self.shift) else out
-
-    def _attend(self, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
-        if not any(self.shift):
-            return _attention(q, k, v, None)
-        # Only windows at the end of an axis are masked, all in one way: no mask of the whole picture is needed.
-        parts = []
-        for last_row, down in ((False, slice(0, q.shape[1] - 1)), (True, slice(q.shape[1] - 1, None))):
-            line = []
-            for last_column, across in ((False, slice(0, q.shape[2] - 1)), (True, slice(q.shape[2] - 1, None))):
-                mask = None
-                if last_row or last_column:
-                    mask = shift_mask(self.window, self.shift, last_row, last_column, q.device).to(q.dtype)
-                line.append(_attention(q[:, down, across], k[:, down, across], v[:, down, across], mask))
-            parts.append(torch.cat(line, dim=2))
-        return torch.cat(parts, dim=1)
 
     def _position(self, v: torch.Tensor) -> torch.Tensor:
         """The convolution of the values, window by window."""
@@ -97,6 +82,35 @@ class WindowAttention(nn.Module):
         maps = v.flatten(0, 2).transpose(-1, -2).reshape(-1, self.lepe.in_channels, *self.window)
         out: torch.Tensor = self.lepe(maps)
         return out.reshape(*lead, self.heads, -1, v.shape[-2]).transpose(-1, -2)
+
+
+@tracing.traced_as(tracing.attend_windows)
+def attend_windows(
+    q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, window: tuple[int, int], shift: tuple[int, int]
+) -> torch.Tensor:
+    """Attention within the windows of a picture that was rolled.
+
+    Args:
+        q, k, v: (B, windows down, windows across, heads, T, d).
+        window: Height and width of a window, pixels; T of them.
+        shift: By how much the picture was rolled up and left, pixels.
+
+    Returns:
+        The shape of ``v``.
+    """
+    if not any(shift):
+        return _attention(q, k, v, None)
+    # Only windows at the end of an axis are masked, all in one way: no mask of the whole picture is needed.
+    parts = []
+    for last_row, down in ((False, slice(0, q.shape[1] - 1)), (True, slice(q.shape[1] - 1, None))):
+        line = []
+        for last_column, across in ((False, slice(0, q.shape[2] - 1)), (True, slice(q.shape[2] - 1, None))):
+            mask = None
+            if last_row or last_column:
+                mask = shift_mask(window, shift, last_row, last_column, q.device).to(q.dtype)
+            line.append(_attention(q[:, down, across], k[:, down, across], v[:, down, across], mask))
+        parts.append(torch.cat(line, dim=2))
+    return torch.cat(parts, dim=1)
 
 
 def _attention(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, mask: torch.Tensor | None) -> torch.Tensor:
@@ -178,8 +192,8 @@ class Block(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Map (B, H, W, C), sides multiples of the window's long one, to the same shape."""
-        # (B, H, W, 3 C) to (3, B, H, W, C)
-        qkv = self.qkv(self.norm1(x)).unflatten(-1, (3, -1)).permute(3, 0, 1, 2, 4)
+        # (B, H, W, 3 C) to (3, B, H, W, C). Not unflatten(), which torch's exporter takes to be of one size for ever.
+        qkv = self.qkv(self.norm1(x)).reshape(*x.shape[:3], 3, -1).permute(3, 0, 1, 2, 4)
         halves = [attend(half) for attend, half in zip(self.attns, qkv.chunk(2, dim=-1), strict=True)]
         x = x + self._dropped(self.proj(torch.cat(halves, dim=-1)))
         y = self.norm2(x)

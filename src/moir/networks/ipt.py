@@ -16,10 +16,12 @@ from torch import nn
 
 from moir.base.errors import InvalidValueError
 from moir.base.names import TYPES, check_name
+from moir.layers import tracing
 from moir.layers.padding import reflect_pad
 from moir.layers.precision import at_least_float32
 from moir.layers.transposed_attention import check_heads
 from moir.layers.upsampler import upsampler
+from moir.networks import ipt_tracing
 from moir.networks.adaptation_tasks import RGB_MEAN, TASK_SCALES, check_task
 from moir.networks.base import Context, RestorationNetwork, build, check_pictures, recall
 from moir.networks.ipt_body import Body
@@ -138,7 +140,7 @@ class IPT(RestorationNetwork):
             TensorShapeError: ``x`` is not a batch of colour pictures.
         """
         check_pictures(x)
-        return {"task_idx": torch.full((len(x),), self.task_idx, device=x.device)}
+        return {"task_idx": torch.full((x.shape[0],), self.task_idx, dtype=torch.int64, device=x.device)}
 
     def instruct(self, context: Context, types: Sequence[str]) -> Context:
         """The same context, with the path that removes noise, or that removes rain.
@@ -179,7 +181,7 @@ class IPT(RestorationNetwork):
             InvalidValueError: The context does not fit, or asks for a path of another scale.
         """
         check_pictures(x)
-        if context is None:
+        if context is None or torch.jit.is_tracing():  # a graph has one path
             return self._restore(x, self.task_idx)
         paths = [int(path) for path in recall(context, "task_idx", len(x))]
         if wrong := [p for p in paths if not 0 <= p < len(PATH_SCALES) or PATH_SCALES[p] != self.scale]:
@@ -199,14 +201,21 @@ class IPT(RestorationNetwork):
         """Pictures of one path, as one tile or many."""
         height, width = x.shape[-2:]
         side = self.patch_size
+
+        def restore(tiles: torch.Tensor) -> torch.Tensor:
+            return self._restore_patches(tiles, path)
+
+        if torch.jit.is_tracing():  # for any size
+            down, right = tracing.short_of(side, x)
+            stride = None if self.tiling == "published" else self.stride
+            restored = ipt_tracing.restore_tiles(restore, reflect_pad(x, 0, right, 0, down), side, self.scale, stride)
+            return restored[..., : height * self.scale, : width * self.scale]
         padded = reflect_pad(x, 0, max(0, side - width), 0, max(0, side - height))
         if padded.shape[-2:] == (side, side):
-            restored = self._restore_patches(padded, path)
+            restored = restore(padded)
         else:
             rows, columns = (self._axis(length) for length in padded.shape[-2:])
-            restored = restore_tiles(
-                lambda tiles: self._restore_patches(tiles, path), padded, rows, columns, side, TILES_AT_ONCE
-            )
+            restored = restore_tiles(restore, padded, rows, columns, side, TILES_AT_ONCE)
         return restored[..., : height * self.scale, : width * self.scale]
 
     def _axis(self, length: int) -> Axis:

@@ -18,9 +18,11 @@ from moir.experts.gate import ComplexityScale, ExpertGate, Routing, RoutingNoise
 from moir.layers.padding import pad_to_multiple
 from moir.layers.patch_embedding import PatchEmbedding
 from moir.layers.resample import Downsample, Upsample
+from moir.layers.transposed_attention import TransposedAttention, name_attention
 from moir.networks.base import Context, RestorationNetwork, build, check_pictures, recall
-from moir.networks.moce_ir_blocks import DecoderBlocks, EncoderBlocks, ExpertOptions, FrequencyEmbedding
+from moir.networks.moce_ir_blocks import CrossAttention, DecoderBlocks, EncoderBlocks, ExpertOptions, FrequencyEmbedding
 from moir.networks.moce_ir_expert import DepthType, ExpertDepth, RankType, expert_depths, expert_ranks
+from moir.networks.statistics import Statistics, shared_attention
 
 FREQUENCY = "frequency"
 EXPERTS = ".experts"
@@ -69,6 +71,7 @@ class MoCEIR(RestorationNetwork):
 
     # The largest window, 32 pixels at a quarter of the resolution: tiles on this grid see the whole picture's windows.
     bounded_analysis: ClassVar[bool] = False
+    measures: ClassVar[bool] = True
     size_multiple: ClassVar[int] = 128
     overlap: ClassVar[int] = 128
 
@@ -133,6 +136,7 @@ class MoCEIR(RestorationNetwork):
         for name, module in self.named_modules():
             if isinstance(module, ExpertGate):
                 module.name = name
+        name_attention(self, (TransposedAttention, CrossAttention))
 
     def seed_routing(self, seed: int) -> None:
         """Take the routing noise from a generator of its own, seeded; the same on every device."""
@@ -153,7 +157,7 @@ class MoCEIR(RestorationNetwork):
         """
         check_pictures(x)
         context: dict[str, torch.Tensor] = {}
-        self._features(pad_to_multiple(x, self.padding), None, context, [])
+        self._features(pad_to_multiple(x, self.padding), None, context, [], None)
         return context
 
     def forward(self, x: torch.Tensor, context: Context | None = None) -> torch.Tensor:
@@ -172,15 +176,31 @@ class MoCEIR(RestorationNetwork):
             TensorShapeError: ``x`` is not a batch of colour pictures.
             InvalidValueError: The context does not fit.
         """
+        return self._restore(x, context, shared_attention(context, x.shape[0]))[0]
+
+    def measure(self, x: torch.Tensor, context: Context) -> Context:
+        """See :meth:`RestorationNetwork.measure`: ``"<module>.attention"`` (B, heads, C / heads, C / heads) each."""
+        maps = Statistics(None, len(x))
+        self._restore(x, context, maps)
+        return {**context, **maps.used}
+
+    def restore_whole(self, x: torch.Tensor) -> tuple[torch.Tensor, Context]:
+        """See :meth:`RestorationNetwork.restore_whole`; one pass."""
+        return self._restore(x, None, None)
+
+    def _restore(
+        self, x: torch.Tensor, context: Context | None, maps: Statistics | None
+    ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+        """The restored pictures, and what was decided or recalled."""
         check_pictures(x)
         padded = pad_to_multiple(x, self.padding)
         decided: dict[str, torch.Tensor] = {}
         losses: list[torch.Tensor] = []
-        features = self._features(padded, context, decided, losses)
+        features = self._features(padded, context, decided, losses, maps)
         self.balance_loss = torch.stack(losses).mean() if losses else None
         self.routes = {name.removesuffix(EXPERTS): value for name, value in decided.items() if name.endswith(EXPERTS)}
-        out: torch.Tensor = self.output(self.refinement(features)) + padded
-        return out[..., : x.shape[2], : x.shape[3]]
+        out: torch.Tensor = self.output(self.refinement(features, maps)) + padded
+        return out[..., : x.shape[2], : x.shape[3]], decided
 
     def _features(
         self,
@@ -188,6 +208,7 @@ class MoCEIR(RestorationNetwork):
         context: Context | None,
         decided: dict[str, torch.Tensor],
         losses: list[torch.Tensor],
+        maps: Statistics | None,
     ) -> torch.Tensor:
         """Everything before the refinement; writes down what was decided, and what it costs in balance."""
         batch = x.shape[0]
@@ -196,10 +217,10 @@ class MoCEIR(RestorationNetwork):
         for stage in self.enc:
             assert isinstance(stage, nn.ModuleList)
             blocks, down = stage
-            x = blocks(x)
+            x = blocks(x, maps)
             skips.append(x)
             x = down(x)
-        x = self.latent(x)
+        x = self.latent(x, maps)
         embedding = self.freq_embed(x) if context is None else recall(context, FREQUENCY, batch)
         decided[FREQUENCY] = embedding
 
@@ -219,7 +240,7 @@ class MoCEIR(RestorationNetwork):
             assert isinstance(stage, nn.ModuleList)
             up, fuse, blocks = stage
             x = fuse(torch.cat([up(x), skips.pop()], dim=1))
-            x = blocks(x, route)
+            x = blocks(x, route, maps)
         return x
 
     def _decide(self, gate: ExpertGate, features: torch.Tensor, embedding: torch.Tensor) -> Routing:

@@ -14,7 +14,7 @@ from moir.experts.gate import ComplexityScale, ExpertGate, Routing
 from moir.layers.gated_feed_forward import GatedFeedForward
 from moir.layers.layer_norm import ChannelLayerNorm
 from moir.layers.precision import at_least_float32
-from moir.layers.transposed_attention import TransposedAttention, check_heads, transposed_attention
+from moir.layers.transposed_attention import Shared, TransposedAttention, attend_channels, check_heads, shared_map
 from moir.networks.moce_ir_expert import ComplexityExpert, ExpertDepth
 
 SMALLEST_WINDOW = 4  # of expert 0; it doubles with every further expert
@@ -35,9 +35,9 @@ class EncoderBlock(nn.Module):
         self.mixer = TransposedAttention(dim, heads, bias=True)
         self.ffn = GatedFeedForward(dim, expansion, bias=True)
 
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Map (B, C, H, W) to (B, C, H, W)."""
-        x = x + self.mixer(self.norms[0](x))
+    def forward(self, x: torch.Tensor, shared: Shared | None = None) -> torch.Tensor:
+        """Map (B, C, H, W) to (B, C, H, W); for ``shared`` see :class:`TransposedAttention`."""
+        x = x + self.mixer(self.norms[0](x), shared)
         out: torch.Tensor = x + self.ffn(self.norms[1](x))
         return out
 
@@ -49,10 +49,11 @@ class EncoderBlocks(nn.Module):
         super().__init__()
         self.layers = nn.Sequential(*(EncoderBlock(dim, heads, expansion) for _ in range(count)))
 
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Map (B, C, H, W) to (B, C, H, W)."""
-        out: torch.Tensor = self.layers(x)
-        return out
+    def forward(self, x: torch.Tensor, shared: Shared | None = None) -> torch.Tensor:
+        """Map (B, C, H, W) to (B, C, H, W); for ``shared`` see :class:`TransposedAttention`."""
+        for layer in self.layers:
+            x = layer(x, shared)
+        return x
 
 
 class _HighPass(nn.Module):
@@ -108,12 +109,20 @@ class CrossAttention(nn.Module):
         self.kv = nn.Conv2d(dim, 2 * dim, 1, bias=False)
         self.kv_dwconv = nn.Conv2d(2 * dim, 2 * dim, kernel, padding=kernel // 2, groups=2 * dim, bias=False)
         self.project_out = nn.Conv2d(dim, dim, 1, bias=False)
+        self.name = ""
 
-    def forward(self, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
-        """Map queries' input ``x`` and keys' and values' input ``y``, both (B, C, H, W), to (B, C, H, W)."""
+    def forward(self, x: torch.Tensor, y: torch.Tensor, shared: Shared | None = None) -> torch.Tensor:
+        """Map queries' input ``x`` and keys' and values' input ``y``, both (B, C, H, W), to (B, C, H, W).
+
+        Args:
+            x: (B, C, H, W).
+            y: (B, C, H, W).
+            shared: See :class:`TransposedAttention`.
+        """
         q = self.q_dwconv(self.q(x))
         k, v = self.kv_dwconv(self.kv(y)).chunk(2, dim=1)
-        out: torch.Tensor = self.project_out(transposed_attention(q, k, v, self.temperature))
+        weights = shared_map(self.name, q, k, self.temperature, shared)
+        out: torch.Tensor = self.project_out(attend_channels(weights, v))
         return out
 
 
@@ -197,12 +206,12 @@ class DecoderBlock(nn.Module):
         self.ffn = GatedFeedForward(dim, expansion, bias=False)
         self.adapter = ComplexityAdapter(dim, embedding_dim, options)
 
-    def forward(self, x: torch.Tensor, route: Router) -> torch.Tensor:
-        """Map (B, C, H, W) to (B, C, H, W)."""
+    def forward(self, x: torch.Tensor, route: Router, maps: Shared | None = None) -> torch.Tensor:
+        """Map (B, C, H, W) to (B, C, H, W); ``maps`` are the attention maps that tiles share."""
         normed = self.norms[0](x)
-        shared = self.shared(self.proj[0](normed))
+        shared = self.shared(self.proj[0](normed), maps)
         special = self.adapter(self.proj[1](normed), shared, route)
-        x = x + self.mixer(special, shared)
+        x = x + self.mixer(special, shared, maps)
         out: torch.Tensor = x + self.ffn(self.norms[1](x))
         return out
 
@@ -216,8 +225,8 @@ class DecoderBlocks(nn.Module):
         super().__init__()
         self.layers = nn.ModuleList([DecoderBlock(dim, heads, expansion, embedding_dim, options) for _ in range(count)])
 
-    def forward(self, x: torch.Tensor, route: Router) -> torch.Tensor:
-        """Map (B, C, H, W) to (B, C, H, W)."""
+    def forward(self, x: torch.Tensor, route: Router, maps: Shared | None = None) -> torch.Tensor:
+        """Map (B, C, H, W) to (B, C, H, W); ``maps`` are the attention maps that tiles share."""
         for layer in self.layers:
-            x = layer(x, route)
+            x = layer(x, route, maps)
         return x

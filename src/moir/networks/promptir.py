@@ -20,8 +20,10 @@ from moir.layers.padding import pad_to_multiple
 from moir.layers.patch_embedding import PatchEmbedding
 from moir.layers.resample import Downsample, Upsample
 from moir.layers.transformer_block import TransformerBlock, transformer_blocks
+from moir.layers.transposed_attention import name_attention
 from moir.networks.base import Context, RestorationNetwork, build, check_pictures, recall
 from moir.networks.restormer import check_restormer_options
+from moir.networks.statistics import Statistics, shared_attention
 
 
 class PromptGenerator(nn.Module):
@@ -86,6 +88,7 @@ class PromptIR(RestorationNetwork):
     """
 
     bounded_analysis: ClassVar[bool] = False
+    measures: ClassVar[bool] = True
     size_multiple: ClassVar[int] = 8
 
     def __init__(
@@ -173,6 +176,7 @@ class PromptIR(RestorationNetwork):
             self.reduce_noise_channel_3,
         ):
             unused.requires_grad_(False)
+        name_attention(self)
 
     def analyse(self, x: torch.Tensor) -> Context:
         """Decide the weights of the prompts on whole pictures.
@@ -187,7 +191,14 @@ class PromptIR(RestorationNetwork):
             TensorShapeError: ``x`` is not a batch of colour pictures.
         """
         check_pictures(x)
-        return self._features(pad_to_multiple(x, 8), None)[1]
+        return self._features(pad_to_multiple(x, 8), None, None)[1]
+
+    def measure(self, x: torch.Tensor, context: Context) -> Context:
+        """See :meth:`RestorationNetwork.measure`: ``"<module>.attention"`` (B, heads, C / heads, C / heads) each."""
+        check_pictures(x)
+        statistics = Statistics(None, len(x))
+        self._restore(x, context, statistics)
+        return {**context, **statistics.used}
 
     def forward(self, x: torch.Tensor, context: Context | None = None) -> torch.Tensor:
         """Restore pictures or tiles, with the prompt weights of ``context`` or their own.
@@ -204,12 +215,25 @@ class PromptIR(RestorationNetwork):
             InvalidValueError: The context does not fit.
         """
         check_pictures(x)
-        padded = pad_to_multiple(x, 8)
-        features, _ = self._features(padded, context)
-        out: torch.Tensor = self.output(self.refinement(self.decoder_level1(features))) + padded
-        return out[..., : x.shape[2], : x.shape[3]]
+        return self._restore(x, context, shared_attention(context, x.shape[0]))[0]
 
-    def _features(self, x: torch.Tensor, context: Context | None) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+    def restore_whole(self, x: torch.Tensor) -> tuple[torch.Tensor, Context]:
+        """See :meth:`RestorationNetwork.restore_whole`; one pass."""
+        check_pictures(x)
+        return self._restore(x, None, None)
+
+    def _restore(
+        self, x: torch.Tensor, context: Context | None, shared: Statistics | None
+    ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+        """The restored pictures, and the prompt weights that were decided or recalled."""
+        padded = pad_to_multiple(x, 8)
+        features, used = self._features(padded, context, shared)
+        out: torch.Tensor = self.output(self.refinement(self.decoder_level1(features, shared), shared)) + padded
+        return out[..., : x.shape[2], : x.shape[3]], used
+
+    def _features(
+        self, x: torch.Tensor, context: Context | None, shared: Statistics | None
+    ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
         """Everything before the first decoder level, and the prompt weights used."""
         used: dict[str, torch.Tensor] = {}
 
@@ -222,15 +246,15 @@ class PromptIR(RestorationNetwork):
             prompt = generator(used[name], features.shape[2], features.shape[3])
             return torch.cat([features, prompt.to(features.dtype)], dim=1)
 
-        level1 = self.encoder_level1(self.patch_embed(x))
-        level2 = self.encoder_level2(self.down1_2(level1))
-        level3 = self.encoder_level3(self.down2_3(level2))
-        y = self.latent(self.down3_4(level3))
-        y = self.reduce_noise_level3(self.noise_level3(with_prompt("prompt3", y)))
-        y = self.decoder_level3(self.reduce_chan_level3(torch.cat([self.up4_3(y), level3], dim=1)))
-        y = self.reduce_noise_level2(self.noise_level2(with_prompt("prompt2", y)))
-        y = self.decoder_level2(self.reduce_chan_level2(torch.cat([self.up3_2(y), level2], dim=1)))
-        y = self.reduce_noise_level1(self.noise_level1(with_prompt("prompt1", y)))
+        level1 = self.encoder_level1(self.patch_embed(x), shared)
+        level2 = self.encoder_level2(self.down1_2(level1), shared)
+        level3 = self.encoder_level3(self.down2_3(level2), shared)
+        y = self.latent(self.down3_4(level3), shared)
+        y = self.reduce_noise_level3(self.noise_level3(with_prompt("prompt3", y), shared))
+        y = self.decoder_level3(self.reduce_chan_level3(torch.cat([self.up4_3(y), level3], dim=1)), shared)
+        y = self.reduce_noise_level2(self.noise_level2(with_prompt("prompt2", y), shared))
+        y = self.decoder_level2(self.reduce_chan_level2(torch.cat([self.up3_2(y), level2], dim=1)), shared)
+        y = self.reduce_noise_level1(self.noise_level1(with_prompt("prompt1", y), shared))
         return torch.cat([self.up2_1(y), level1], dim=1), used
 
 

@@ -16,7 +16,9 @@ from moir.layers.padding import pad_to_multiple
 from moir.layers.patch_embedding import PatchEmbedding
 from moir.layers.resample import Downsample, Upsample
 from moir.layers.transformer_block import transformer_blocks
+from moir.layers.transposed_attention import name_attention
 from moir.networks.base import Context, RestorationNetwork, build, check_pictures
+from moir.networks.statistics import Statistics, shared_attention
 
 
 class Restormer(RestorationNetwork):
@@ -24,7 +26,8 @@ class Restormer(RestorationNetwork):
 
     Four levels of width ``dim``, ``2 dim``, ``4 dim``, ``8 dim``. The last decoder level and the refinement run at
     full resolution and width ``2 dim``: there the skip is concatenated and not reduced. Nothing is decided per
-    picture, so the context is empty; attention is a statistic of the whole input all the same, and tiles see their own.
+    picture, so the context is empty; but attention is a statistic of the whole input, which :meth:`measure` adds to the
+    context for tiles: ``"<module>.attention"`` (B, heads, C / heads, C / heads) for each attention.
 
     Args:
         inp_channels: Channels of the input; moir's pictures have 3.
@@ -42,6 +45,7 @@ class Restormer(RestorationNetwork):
         InvalidValueError: Other than 3 channels, a dual-pixel task, or lists that are not of four numbers.
     """
 
+    measures: ClassVar[bool] = True
     size_multiple: ClassVar[int] = 8
 
     def __init__(
@@ -83,13 +87,22 @@ class Restormer(RestorationNetwork):
         self.decoder_level1 = blocks(0, 2 * dim, num_blocks[0])
         self.refinement = blocks(0, 2 * dim, num_refinement_blocks)
         self.output = nn.Conv2d(2 * dim, 3, 3, padding=1, bias=bias)
+        name_attention(self)
+
+    def measure(self, x: torch.Tensor, context: Context) -> Context:
+        """See :meth:`RestorationNetwork.measure`; the tensors are listed in the class docstring."""
+        check_pictures(x)
+        statistics = Statistics(None, len(x))
+        self._restore(x, statistics)
+        return {**context, **statistics.used}
 
     def forward(self, x: torch.Tensor, context: Context | None = None) -> torch.Tensor:
         """Restore pictures or tiles.
 
         Args:
             x: (B, 3, H, W), float32, [0, 1], any H, W >= 1.
-            context: Ignored; nothing is decided per picture.
+            context: What :meth:`measure` returned for the pictures that ``x`` was cut from; None or empty: attention is
+                measured on ``x``.
 
         Returns:
             (B, 3, H, W), about [0, 1], not clamped.
@@ -98,15 +111,18 @@ class Restormer(RestorationNetwork):
             TensorShapeError: ``x`` is not a batch of colour pictures.
         """
         check_pictures(x)
+        return self._restore(x, shared_attention(context, x.shape[0]))
+
+    def _restore(self, x: torch.Tensor, shared: Statistics | None) -> torch.Tensor:
         padded = pad_to_multiple(x, 8)
-        level1 = self.encoder_level1(self.patch_embed(padded))
-        level2 = self.encoder_level2(self.down1_2(level1))
-        level3 = self.encoder_level3(self.down2_3(level2))
-        y = self.latent(self.down3_4(level3))
-        y = self.decoder_level3(self.reduce_chan_level3(torch.cat([self.up4_3(y), level3], dim=1)))
-        y = self.decoder_level2(self.reduce_chan_level2(torch.cat([self.up3_2(y), level2], dim=1)))
-        y = self.decoder_level1(torch.cat([self.up2_1(y), level1], dim=1))
-        out: torch.Tensor = self.output(self.refinement(y)) + padded
+        level1 = self.encoder_level1(self.patch_embed(padded), shared)
+        level2 = self.encoder_level2(self.down1_2(level1), shared)
+        level3 = self.encoder_level3(self.down2_3(level2), shared)
+        y = self.latent(self.down3_4(level3), shared)
+        y = self.decoder_level3(self.reduce_chan_level3(torch.cat([self.up4_3(y), level3], dim=1)), shared)
+        y = self.decoder_level2(self.reduce_chan_level2(torch.cat([self.up3_2(y), level2], dim=1)), shared)
+        y = self.decoder_level1(torch.cat([self.up2_1(y), level1], dim=1), shared)
+        out: torch.Tensor = self.output(self.refinement(y, shared)) + padded
         return out[..., : x.shape[2], : x.shape[3]]
 
 

@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 import torch
 
+from moir.layers.transposed_attention import ATTENTION
 from moir.networks.base import Context, recall
 
 
@@ -26,6 +27,11 @@ class Statistics:
         self._context = context
         self._batch = batch
 
+    @property
+    def known(self) -> bool:
+        """Whether an analysis wrote statistics down, so that none need be measured."""
+        return self._context is not None
+
     def get(self, name: str, measure: Callable[[], torch.Tensor]) -> torch.Tensor:
         """The statistic of that name, with the batch as first dimension.
 
@@ -39,3 +45,14 @@ class Statistics:
         value = measure() if self._context is None else recall(self._context, name, self._batch)
         self.used[name] = value
         return value
+
+
+def shared_attention(context: Context | None, batch: int) -> Statistics | None:
+    """The attention maps that a context holds for tiles; None if it holds none, so that each input has its own.
+
+    Args:
+        context: What :meth:`RestorationNetwork.measure` returned, or anything else.
+        batch: Pictures or tiles in the batch.
+    """
+    maps = {name: value for name, value in (context or {}).items() if name.endswith(ATTENTION)}
+    return Statistics(maps, batch) if maps else None

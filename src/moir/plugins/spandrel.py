@@ -103,7 +103,7 @@ def restore(network: RestorationNetwork, image: torch.Tensor) -> torch.Tensor:
     """
     # The network as it is: a twin would copy its weights at every call.
     engine = Engine(network, str(image.device), "float32", bytes_per_pixel=_bytes_per_pixel(network), engine="plain")
-    return engine.restore(image, engine.analyse(image)).pictures.to(image.device)
+    return engine.restore(image).pictures.to(image.device)
 
 
 def _architecture(spandrel: Any, family: Family) -> Any:

@@ -14,6 +14,7 @@ from moir.networks.base import Context, RestorationNetwork, check_pictures
 from moir.runtime.device import choose_device, choose_precision
 from moir.runtime.fast import accelerate
 from moir.runtime.memory import BYTES_PER_PIXEL, SMALLEST_TILE, is_out_of_memory, tile_side
+from moir.runtime.sample import mosaic
 from moir.runtime.scaling import scaled
 from moir.runtime.tiling import add_tile, plan
 
@@ -30,13 +31,17 @@ Progress = Callable[[int, int], None]
 
 @dataclass(frozen=True)
 class Output:
-    """What the engine returns: the pictures (B, 3, s H, s W), float32, on the CPU, in [0, 1]; s is the network's scale.
+    """What the engine returns.
 
-    And into how many tiles they were cut.
+    Attributes:
+        pictures: (B, 3, s H, s W), float32, on the CPU, in [0, 1]; s is the network's scale.
+        tiles: Into how many tiles they were cut.
+        context: What was decided about them.
     """
 
     pictures: torch.Tensor
     tiles: int
+    context: Context
 
 
 class Engine:
@@ -124,17 +129,31 @@ class Engine:
         return context
 
     @torch.inference_mode()
-    def restore(self, pictures: torch.Tensor, context: Context, on_tile: Progress | None = None) -> Output:
+    def restore(
+        self,
+        pictures: torch.Tensor,
+        context: Context | None = None,
+        on_tile: Progress | None = None,
+        types: Sequence[str] | None = None,
+    ) -> Output:
         """Restore pictures of one size.
 
         When memory runs out, the tile is halved and the work begun again, down to :data:`SMALLEST_TILE`.
 
         Args:
             pictures: (B, 3, H, W), float32, [0, 1].
-            context: From :meth:`analyse`, for these pictures.
+            context: From :meth:`analyse`, for these pictures. None: decided here. That saves a pass where the network
+                decides while it restores (MoCE-IR, PromptIR) and the picture is one tile; such decisions are then made
+                in the precision that restores.
             on_tile: Called after every tile.
+            types: See :meth:`analyse`; only without a context.
+
+        Raises:
+            InvalidValueError: The network cannot be told what to remove.
         """
         check_pictures(pictures)
+        if context is None and (types is not None or self.network.bounded_analysis):
+            context = self.analyse(pictures, types)
         tile = self._side() if self.tile == "auto" else self.tile
         assert tile is None or isinstance(tile, int)
         while True:
@@ -152,22 +171,36 @@ class Engine:
                 # The model was too hopeful here; later pictures profit from what was learnt.
                 self.bytes_per_pixel *= 4
 
-    def _restore(self, pictures: torch.Tensor, context: Context, tile: int | None, on_tile: Progress | None) -> Output:
+    def _restore(
+        self, pictures: torch.Tensor, context: Context | None, tile: int | None, on_tile: Progress | None
+    ) -> Output:
         height, width = pictures.shape[-2:]
         division = plan(height, width, tile, self.network.overlap, self.network.size_multiple)
         if division.count == 1:
-            restored = self._run(pictures, context).clamp_(0, 1)
+            if context is None:
+                restored, context = self._run_whole(pictures)
+            else:
+                restored = self._run(pictures, context)
             if on_tile is not None:
                 on_tile(1, 1)
-            return Output(restored, 1)
+            return Output(restored.clamp_(0, 1), 1, context)
+        if context is None:
+            context = self.analyse(pictures)
+        tiled = self._measured(pictures, context, tile or max(height, width)) if self.network.measures else context
         scale = self.network.scale
         canvas = torch.zeros(*pictures.shape[:2], height * scale, width * scale)
         for done, (row, column) in enumerate(division.tiles(), 1):
             part = pictures[..., row.start : row.stop, column.start : column.stop]
-            add_tile(canvas, self._run(part, context), scaled(row, scale), scaled(column, scale))
+            add_tile(canvas, self._run(part, tiled), scaled(row, scale), scaled(column, scale))
             if on_tile is not None:
                 on_tile(done, division.count)
-        return Output(canvas.clamp_(0, 1), division.count)
+        return Output(canvas.clamp_(0, 1), division.count, context)
+
+    def _measured(self, pictures: torch.Tensor, context: Context, tile: int) -> Context:
+        """The context with the statistics that tiles share, measured in float32 on as much as a tile holds."""
+        sample = mosaic(pictures, tile, self.network.size_multiple).to(self.device)
+        network = (self._twin(torch.float32) if self._fast else None) or self.network
+        return network.measure(sample, context)
 
     def _run(self, part: torch.Tensor, context: Context) -> torch.Tensor:
         """One tile through the network, float32, on the CPU, never with values that are not finite."""
@@ -177,6 +210,22 @@ class Engine:
             log.warning("%s gave values that are not finite; this tile is computed again in float32", self.precision)
             result = self._forward(x, context, torch.float32)
         return result.float().cpu()
+
+    def _run_whole(self, pictures: torch.Tensor) -> tuple[torch.Tensor, Context]:
+        """Whole pictures through the network in one pass that also decides; otherwise as :meth:`_run`."""
+        x = pictures.to(self.device, memory_format=torch.channels_last)
+        network = (self._twin(self.dtype) if self._fast else None) or self.network
+        with torch.autocast(self.device.type, self.dtype, enabled=network is self.network and self._is_half):
+            result, context = network.restore_whole(x)
+        if self._is_half and not bool(torch.isfinite(result).all()):
+            # What was decided on such features is worth nothing either.
+            context = self.analyse(pictures)
+            return self._run(pictures, context), context
+        return result.float().cpu(), context
+
+    @property
+    def _is_half(self) -> bool:
+        return self.dtype is not torch.float32
 
     @property
     def engine(self) -> str:
@@ -206,8 +255,7 @@ class Engine:
         ramp = torch.linspace(0, 1, 96)
         picture = torch.stack([ramp.expand(96, 96), ramp[:, None].expand(96, 96), ((ramp[:, None] + ramp) * 4 % 1)])
         picture = (picture + 0.05 * torch.randn(picture.shape, generator=generator)).clamp(0, 1)[None].to(self.device)
-        context = self.network.analyse(picture)
-        exact = self.network(picture, context)  # the definition, whatever the engine
+        exact, context = self.network.restore_whole(picture)  # the definition, whatever the engine
         half = self._forward(picture, context, self.dtype).float()
         error = (exact - half).square().mean().item()
         if not error <= 10 ** (-TOLERANCE / 10):  # also when it is not a number

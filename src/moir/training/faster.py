@@ -14,7 +14,7 @@ from torch.nn.grad import conv2d_input, conv2d_weight
 
 from moir.layers.layer_norm import EPSILON, ChannelLayerNorm
 from moir.layers.precision import at_least_float32
-from moir.layers.transposed_attention import TransposedAttention, transposed_attention
+from moir.layers.transposed_attention import Shared, TransposedAttention, transposed_attention
 from moir.networks.moce_ir_blocks import CrossAttention
 
 STRIP = 3
@@ -84,8 +84,10 @@ class FusedLayerNorm(ChannelLayerNorm):
 class FoldedAttention(TransposedAttention):
     """MDTA with its last two products in one: see :func:`folded_attention`."""
 
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Map (B, C, H, W) to (B, C, H, W)."""
+    def forward(self, x: torch.Tensor, shared: Shared | None = None) -> torch.Tensor:
+        """Map (B, C, H, W) to (B, C, H, W); where attention maps are shared, as the plain layer does."""
+        if shared is not None:
+            return super().forward(x, shared)
         q, k, v = self.qkv_dwconv(self.qkv(x)).chunk(3, dim=1)
         return folded_attention(q, k, v, self.temperature, self.project_out)
 
@@ -93,8 +95,10 @@ class FoldedAttention(TransposedAttention):
 class FoldedCrossAttention(CrossAttention):
     """MoCE-IR's cross attention with its last two products in one: see :func:`folded_attention`."""
 
-    def forward(self, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
-        """Map queries' input ``x`` and keys' and values' input ``y``, both (B, C, H, W), to (B, C, H, W)."""
+    def forward(self, x: torch.Tensor, y: torch.Tensor, shared: Shared | None = None) -> torch.Tensor:
+        """See :meth:`CrossAttention.forward`; where attention maps are shared, as the plain layer does."""
+        if shared is not None:
+            return super().forward(x, y, shared)
         q = self.q_dwconv(self.q(x))
         k, v = self.kv_dwconv(self.kv(y)).chunk(2, dim=1)
         return folded_attention(q, k, v, self.temperature, self.project_out)

@@ -33,10 +33,11 @@ def draw_curves(run: Path) -> None:
         return
     x = [record["step"] for record in steps]
     terms = list(dict.fromkeys(name for record in steps for name in record if name not in NOT_LOSSES))
-    names = (
-        [["loss", "balance"], ["rate", "quality"]] if "balance" in terms else [["loss", "quality"], ["rate", "quality"]]
-    )
-    axes = figure.subplot_mosaic(names)
+    # One letter for each panel; where there is no balance loss, validation takes its place.
+    panels = figure.subplot_mosaic("lb;rq" if "balance" in terms else "lq;rq")
+    axes = {"loss": panels["l"], "rate": panels["r"], "quality": panels["q"]}
+    if "balance" in terms:
+        axes["balance"] = panels["b"]
     loss, rate, quality = axes["loss"], axes["rate"], axes["quality"]
     total = [sum(record.get(name, 0) for name in terms) for record in steps]
     _line(loss, x, total, "total")

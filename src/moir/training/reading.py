@@ -15,7 +15,6 @@ from moir.training.recipe import Recipe
 KINDS: dict[str, str] = {
     "daclip": "moir.training.universal.recipe:ControllerRecipe",
     "join": "moir.training.tree.join_recipe:JoinRecipe",
-    "join": "moir.training.tree.join_recipe:JoinRecipe",
     "tree": "moir.training.tree.recipe:TreeRecipe",
     "unirestorer": "moir.training.universal.recipe:UniRestorerRecipe",
 }

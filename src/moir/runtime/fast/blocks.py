@@ -15,6 +15,7 @@ from torch import nn
 from moir.layers.gated_feed_forward import GatedFeedForward
 from moir.layers.layer_norm import EPSILON, ChannelLayerNorm
 from moir.layers.transposed_attention import TransposedAttention
+from moir.networks.statistics import Statistics
 from moir.runtime.fast.layout import Convolution, Strip, empty_map, strips, tokens
 
 
@@ -66,15 +67,28 @@ class ChannelGram:
         self.products += rows[:, :channels].t() @ rows[:, channels:]
         self.squares += (rows * rows).sum(0, dtype=torch.float32)
 
-    def attention(self, temperature: torch.Tensor) -> torch.Tensor:
-        """``softmax(cosines * temperature)`` per head (arXiv 2111.09881, eq. 1), (C, C) block-diagonal, float32."""
+    def maps(self, temperature: torch.Tensor) -> torch.Tensor:
+        """``softmax(cosines * temperature)`` per head (arXiv 2111.09881, eq. 1), float32.
+
+        Returns:
+            (heads, C / heads, C / heads), what :func:`~moir.layers.transposed_attention.channel_attention` gives.
+        """
         heads = temperature.shape[0]
         channels = len(self.products)
         size = channels // heads
         norms = self.squares.sqrt().clamp_min(1e-12)  # as F.normalize does
         cosines = self.products / (norms[:channels, None] * norms[None, channels:])
         blocks = cosines.view(heads, size, heads, size).diagonal(dim1=0, dim2=2).permute(2, 0, 1)
-        return torch.block_diag(*(blocks * temperature).softmax(dim=-1))
+        return (blocks * temperature).softmax(dim=-1)
+
+    def attention(self, temperature: torch.Tensor, name: str, shared: Statistics | None) -> torch.Tensor:
+        """:meth:`maps`, or what is shared under this name, as one block-diagonal matrix (C, C)."""
+
+        def measure() -> torch.Tensor:
+            return self.maps(temperature)[None]
+
+        maps = measure() if shared is None else shared.get(name, measure)
+        return torch.block_diag(*maps[0])
 
 
 class Attention(nn.Module):
@@ -94,6 +108,7 @@ class Attention(nn.Module):
         super().__init__()
         channels = attention.project_out.in_channels
         first, last = slice(2 * channels), slice(2 * channels, 3 * channels)
+        self.name = attention.name
         self.norm = Norm(norm, dtype)
         self.qk = Convolution.of(attention.qkv, dtype, first)
         self.qk_depthwise = Convolution.of(attention.qkv_dwconv, dtype, first)
@@ -104,15 +119,19 @@ class Attention(nn.Module):
         self.register_buffer("project", attention.project_out.weight.detach().flatten(1).clone())
         self.register_buffer("bias", None if bias is None else bias.detach().to(dtype, copy=True))
 
-    def forward(self, x: torch.Tensor, spare: torch.Tensor) -> torch.Tensor:
-        """Update ``x`` (1, C, H, W) in place; ``spare`` is another map like it, which is overwritten."""
+    def forward(self, x: torch.Tensor, spare: torch.Tensor, shared: Statistics | None = None) -> torch.Tensor:
+        """Update ``x`` (1, C, H, W) in place; ``spare`` is another map like it, which is overwritten.
+
+        Where the attention map is shared and known, queries and keys are not computed at all.
+        """
+        known = shared is not None and shared.known
         gram = ChannelGram(x.shape[1])
         for strip in strips(x, self.qk.weight.shape[0], self.qk_depthwise.padding):
             normed = self.norm(strip.widened(x))
-            gram.add(strip.crop(self.qk_depthwise(self.qk(normed))))
+            if not known:
+                gram.add(strip.crop(self.qk_depthwise(self.qk(normed))))
             strip.of(spare).copy_(strip.crop(self.v_depthwise(self.v(normed))))
-        mix = self.project @ gram.attention(self.temperature)
-        add_mixed(x, spare, mix, self.bias)
+        add_mixed(x, spare, self.project @ gram.attention(self.temperature, self.name, shared), self.bias)
         return x
 
 
@@ -177,9 +196,9 @@ class Block(nn.Module):
         self.attention = Attention(norms[0], attention, dtype)
         self.feed_forward = FeedForward(norms[1], feed_forward, dtype)
 
-    def forward(self, x: torch.Tensor, spare: torch.Tensor) -> torch.Tensor:
+    def forward(self, x: torch.Tensor, spare: torch.Tensor, shared: Statistics | None = None) -> torch.Tensor:
         """Map ``x`` (1, C, H, W) into ``spare``, another map like it; ``x`` is overwritten."""
-        out: torch.Tensor = self.feed_forward(self.attention(x, spare), spare)
+        out: torch.Tensor = self.feed_forward(self.attention(x, spare, shared), spare)
         return out
 
 
@@ -194,9 +213,14 @@ class Blocks(nn.Module):
         super().__init__()
         self.blocks = nn.ModuleList(blocks)
 
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Map ``x`` (1, C, H, W) to the same shape; ``x`` is overwritten."""
+    def forward(self, x: torch.Tensor, shared: Statistics | None = None) -> torch.Tensor:
+        """Map ``x`` (1, C, H, W) to the same shape; ``x`` is overwritten.
+
+        Args:
+            x: The features.
+            shared: Holds the attention maps of the whole picture, or writes down those measured here.
+        """
         spare = empty_map(x)
         for block in self.blocks:
-            x, spare = block(x, spare), x
+            x, spare = block(x, spare, shared), x
         return x

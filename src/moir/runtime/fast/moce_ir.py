@@ -16,11 +16,12 @@ from moir.networks.moce_ir_blocks import (
     FrequencyEmbedding,
 )
 from moir.networks.moce_ir_expert import ComplexityExpert
+from moir.networks.statistics import Statistics, shared_attention
 from moir.runtime.fast.blocks import Block, Blocks
 from moir.runtime.fast.layout import Convolution, empty_map
 from moir.runtime.fast.moce_ir_decoder import Decoder, Gate, Router
 from moir.runtime.fast.resample import Down, UpAndFuse
-from moir.runtime.fast.twin import Twin
+from moir.runtime.fast.twin import Twin, joined, of_picture
 
 
 class Frequency(nn.Module):
@@ -60,11 +61,11 @@ class FastDecoderBlocks(nn.Module):
         assert isinstance(blocks, DecoderBlocks)
         self.blocks = nn.ModuleList([Decoder(b, dtype) for b in blocks.layers if isinstance(b, DecoderBlock)])
 
-    def forward(self, x: torch.Tensor, route: Router) -> torch.Tensor:
-        """Map ``x`` (1, C, H, W) to the same shape; ``x`` is overwritten."""
+    def forward(self, x: torch.Tensor, route: Router, maps: Statistics | None) -> torch.Tensor:
+        """Map ``x`` (1, C, H, W) to the same shape; ``x`` is overwritten. ``maps``: attention that tiles share."""
         spare = empty_map(x)
         for block in self.blocks:
-            x, spare = block(x, spare, route), x
+            x, spare = block(x, spare, route, maps), x
         return x
 
 
@@ -113,27 +114,56 @@ class FastMoCEIR(Twin):
         with torch.inference_mode():
             for picture in x.split(1):
                 decided.append({})
-                self._run(pad_to_multiple(picture, self.padding), None, decided[-1])
-        return {name: torch.cat([one[name] for one in decided]) for name in decided[0]}
+                self._run(pad_to_multiple(picture, self.padding), None, decided[-1], None)
+        return joined(decided)
 
     def restore_one(self, x: torch.Tensor, context: Context | None) -> torch.Tensor:
         """Restore one picture or tile."""
+        return self._restore(x, context, shared_attention(context, 1))[0]
+
+    def measure(self, x: torch.Tensor, context: Context) -> Context:
+        """See :meth:`moir.networks.moce_ir.MoCEIR.measure`."""
+        check_pictures(x)
+        measured = []
+        with torch.inference_mode():
+            for number, picture in enumerate(x.split(1)):
+                maps = Statistics(None, 1)
+                self._restore(picture, of_picture(context, number, len(x)), maps)
+                measured.append(maps.used)
+        return {**context, **joined(measured)}
+
+    def restore_whole(self, x: torch.Tensor) -> tuple[torch.Tensor, Context]:
+        """See :meth:`moir.networks.moce_ir.MoCEIR.restore_whole`."""
+        check_pictures(x)
+        with torch.inference_mode():
+            pictures, decided = zip(*(self._restore(picture, None, None) for picture in x.split(1)), strict=True)
+        return torch.cat(pictures), joined(decided)
+
+    def _restore(
+        self, x: torch.Tensor, context: Context | None, maps: Statistics | None
+    ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
         padded = pad_to_multiple(x, self.padding)
         decided: dict[str, torch.Tensor] = {}
-        features = self._run(padded, context, decided)
+        features = self._run(padded, context, decided, maps)
         self.routes = {name.removesuffix(EXPERTS): value for name, value in decided.items() if name.endswith(EXPERTS)}
-        out = self.output(self.refinement(features)).float() + padded
-        return out[..., : x.shape[2], : x.shape[3]]
+        out = self.output(self.refinement(features, maps)).float() + padded
+        return out[..., : x.shape[2], : x.shape[3]], decided
 
-    def _run(self, x: torch.Tensor, context: Context | None, decided: dict[str, torch.Tensor]) -> torch.Tensor:
+    def _run(
+        self,
+        x: torch.Tensor,
+        context: Context | None,
+        decided: dict[str, torch.Tensor],
+        maps: Statistics | None,
+    ) -> torch.Tensor:
         """Everything before the refinement; writes down what was decided."""
         y = self.patch_embed(self._features(x))
         skips = []
         for blocks, down in zip(self.encoder, self.down, strict=True):
-            y = blocks(y)
+            y = blocks(y, maps)
             skips.append(y)
             y = down(y)
-        y = self.latent(y)
+        y = self.latent(y, maps)
         embedding = self.frequency(y) if context is None else recall(context, FREQUENCY, 1)
         decided[FREQUENCY] = embedding
 
@@ -147,7 +177,7 @@ class FastMoCEIR(Twin):
             return routing
 
         for up, blocks in zip(self.up, self.decoder, strict=True):
-            y = blocks(up(y, skips.pop()), route)
+            y = blocks(up(y, skips.pop()), route, maps)
         return y
 
 

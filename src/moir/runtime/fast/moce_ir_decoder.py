@@ -18,6 +18,7 @@ from moir.experts.gate import ExpertGate, Routing
 from moir.layers.transposed_attention import TransposedAttention
 from moir.networks.moce_ir_blocks import CrossAttention, DecoderBlock
 from moir.networks.moce_ir_expert import ComplexityExpert
+from moir.networks.statistics import Statistics
 from moir.runtime.fast.blocks import ChannelGram, FeedForward, Norm, add_mixed
 from moir.runtime.fast.layout import Convolution, Strip, empty_map, matrix, pointwise, strips, tokens
 from moir.runtime.fast.window import circular_convolution
@@ -136,6 +137,7 @@ class SharedAttention(nn.Module):
         read = matrix(attention.qkv)
         bias = read @ before.bias.detach().double()
         read = read @ matrix(before)
+        self.name = attention.name
         self.qk = pointwise(read[first], bias[first], dtype)
         self.qk_depthwise = Convolution.of(attention.qkv_dwconv, dtype, first)
         self.v = pointwise(read[last], bias[last], dtype)
@@ -143,15 +145,18 @@ class SharedAttention(nn.Module):
         self.register_buffer("temperature", attention.temperature.detach().clone())
         self.register_buffer("project", matrix(attention.project_out).float())
 
-    def forward(self, norm: Norm, x: torch.Tensor, normed: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
+    def forward(
+        self, norm: Norm, x: torch.Tensor, normed: torch.Tensor, v: torch.Tensor, maps: Statistics | None
+    ) -> torch.Tensor:
         """Fill ``normed`` and ``v``, both maps like ``x`` (1, C, H, W); return the matrix (C, C), float32."""
         gram = ChannelGram(x.shape[1])
         for strip in strips(x, self.qk.weight.shape[0], self.qk_depthwise.padding):
             wide = norm(strip.widened(x))
             strip.of(normed).copy_(strip.crop(wide))
-            gram.add(strip.crop(self.qk_depthwise(self.qk(wide))))
+            if maps is None or not maps.known:
+                gram.add(strip.crop(self.qk_depthwise(self.qk(wide))))
             strip.of(v).copy_(strip.crop(self.v_depthwise(self.v(wide))))
-        return self.project @ gram.attention(self.temperature)
+        return self.project @ gram.attention(self.temperature, self.name, maps)
 
 
 class Cross(nn.Module):
@@ -169,6 +174,7 @@ class Cross(nn.Module):
     def __init__(self, mixer: CrossAttention, dtype: torch.dtype) -> None:
         super().__init__()
         channels = mixer.project_out.in_channels
+        self.name = mixer.name
         self.q_depthwise = Convolution.of(mixer.q_dwconv, dtype)
         self.k_depthwise = Convolution.of(mixer.kv_dwconv, dtype, slice(channels))
         self.v_depthwise = Convolution.of(mixer.kv_dwconv, dtype, slice(channels, 2 * channels))
@@ -177,21 +183,29 @@ class Cross(nn.Module):
         self.register_buffer("project", matrix(mixer.project_out).float())
 
     def forward(
-        self, x: torch.Tensor, queries: torch.Tensor, v: torch.Tensor, shared: torch.Tensor, spare: torch.Tensor
+        self,
+        x: torch.Tensor,
+        queries: torch.Tensor,
+        v: torch.Tensor,
+        shared: torch.Tensor,
+        spare: torch.Tensor,
+        maps: Statistics | None,
     ) -> None:
         """Add to ``x`` what the queries (before their depthwise convolution) find; ``spare`` is overwritten.
 
-        All maps are (1, C, H, W); ``shared`` (C, C) makes the shared features of the values ``v``.
+        All feature maps are (1, C, H, W); ``shared`` (C, C) makes the shared features of the values ``v``; ``maps`` are
+        the attention maps that tiles share.
         """
         channels = x.shape[1]
         gram = ChannelGram(channels)
         k_read, v_read = ((self.read @ shared).to(x.dtype)[:, :, None, None]).split(channels)
         for strip in strips(x, 2 * channels, self.k_depthwise.padding):
             wide = strip.widened(v)
-            q = strip.crop(self.q_depthwise(strip.widened(queries)))
-            gram.add(torch.cat([q, strip.crop(self.k_depthwise(F.conv2d(wide, k_read)))], dim=1))
+            if maps is None or not maps.known:
+                q = strip.crop(self.q_depthwise(strip.widened(queries)))
+                gram.add(torch.cat([q, strip.crop(self.k_depthwise(F.conv2d(wide, k_read)))], dim=1))
             strip.of(spare).copy_(strip.crop(self.v_depthwise(F.conv2d(wide, v_read))))
-        add_mixed(x, spare, self.project @ gram.attention(self.temperature))
+        add_mixed(x, spare, self.project @ gram.attention(self.temperature, self.name, maps))
 
 
 class Decoder(nn.Module):
@@ -222,13 +236,20 @@ class Decoder(nn.Module):
         self.cross = Cross(block.mixer, dtype)
         self.feed_forward = FeedForward(block.norms[1], block.ffn, dtype)
 
-    def forward(self, x: torch.Tensor, spare: torch.Tensor, route: Router) -> torch.Tensor:
-        """Map ``x`` (1, C, H, W) into ``spare``, another map like it; ``x`` is overwritten."""
+    def forward(
+        self, x: torch.Tensor, spare: torch.Tensor, route: Router, maps: Statistics | None = None
+    ) -> torch.Tensor:
+        """Map ``x`` (1, C, H, W) into ``spare``, another map like it; ``x`` is overwritten.
+
+        What the experts find acts through the queries of the cross attention, and these through its attention map
+        alone: where that is shared and known, the experts need not run.
+        """
         normed, v = empty_map(x), empty_map(x)
-        shared = self.shared(self.norm, x, normed, v)
+        shared = self.shared(self.norm, x, normed, v, maps)
         routing = route(self.gate, tokens(normed).mean(0, keepdim=True, dtype=torch.float32))
-        self._query(normed, v, shared, routing, spare)
-        self.cross(x, spare, v, shared, normed)
+        if maps is None or not maps.known:
+            self._query(normed, v, shared, routing, spare)
+        self.cross(x, spare, v, shared, normed, maps)
         out: torch.Tensor = self.feed_forward(x, spare)
         return out
 

@@ -5,13 +5,14 @@ from torch import nn
 
 from moir.layers.padding import pad_to_multiple
 from moir.layers.transformer_block import TransformerBlock
-from moir.networks.base import Context
+from moir.networks.base import Context, check_pictures
 from moir.networks.lora_restormer import LoRARestormer
 from moir.networks.restormer import Restormer
+from moir.networks.statistics import Statistics, shared_attention
 from moir.runtime.fast.blocks import Block, Blocks
 from moir.runtime.fast.layout import Convolution
 from moir.runtime.fast.resample import Down, Up, UpAndFuse
-from moir.runtime.fast.twin import Twin
+from moir.runtime.fast.twin import Twin, joined
 
 
 class FastRestormer(Twin):
@@ -47,15 +48,29 @@ class FastRestormer(Twin):
 
     def restore_one(self, x: torch.Tensor, context: Context | None) -> torch.Tensor:
         """Restore one picture or tile."""
+        return self._restore(x, shared_attention(context, 1))
+
+    def measure(self, x: torch.Tensor, context: Context) -> Context:
+        """See :meth:`moir.networks.restormer.Restormer.measure`."""
+        check_pictures(x)
+        measured = []
+        with torch.inference_mode():
+            for picture in x.split(1):
+                statistics = Statistics(None, 1)
+                self._restore(picture, statistics)
+                measured.append(statistics.used)
+        return {**context, **joined(measured)}
+
+    def _restore(self, x: torch.Tensor, shared: Statistics | None) -> torch.Tensor:
         padded = pad_to_multiple(x, self.padding)
-        level1 = self.encoder_level1(self.patch_embed(self._features(padded)))
-        level2 = self.encoder_level2(self.down1_2(level1))
-        level3 = self.encoder_level3(self.down2_3(level2))
-        y = self.latent(self.down3_4(level3))
-        y = self.decoder_level3(self.up4_3(y, level3))
-        y = self.decoder_level2(self.up3_2(y, level2))
+        level1 = self.encoder_level1(self.patch_embed(self._features(padded)), shared)
+        level2 = self.encoder_level2(self.down1_2(level1), shared)
+        level3 = self.encoder_level3(self.down2_3(level2), shared)
+        y = self.latent(self.down3_4(level3), shared)
+        y = self.decoder_level3(self.up4_3(y, level3), shared)
+        y = self.decoder_level2(self.up3_2(y, level2), shared)
         y = torch.cat([self.up2_1(y), level1], dim=1)  # not reduced, as published
-        y = self.refinement(self.decoder_level1(y))
+        y = self.refinement(self.decoder_level1(y, shared), shared)
         out = self.output(y).float() + padded
         return out[..., : x.shape[2], : x.shape[3]]
 

@@ -1,5 +1,7 @@
 """What all fast twins share: they stand in for a network, one picture after the other."""
 
+from collections.abc import Sequence
+
 import torch
 
 from moir.networks.base import Context, RestorationNetwork, check_pictures, recall
@@ -17,7 +19,7 @@ class Twin(RestorationNetwork):
 
     def __init__(self, network: RestorationNetwork, dtype: torch.dtype) -> None:
         super().__init__()
-        for name in ("estimates", "bounded_analysis", "size_multiple", "overlap", "scale", "options"):
+        for name in ("estimates", "bounded_analysis", "measures", "size_multiple", "overlap", "scale", "options"):
             setattr(self, name, getattr(network, name))
         self.dtype = dtype
 
@@ -30,7 +32,7 @@ class Twin(RestorationNetwork):
         """
         check_pictures(x)
         with torch.inference_mode():
-            pictures = [self.restore_one(x[i : i + 1], _of_picture(context, i, len(x))) for i in range(len(x))]
+            pictures = [self.restore_one(x[i : i + 1], of_picture(context, i, len(x))) for i in range(len(x))]
         return pictures[0] if len(pictures) == 1 else torch.cat(pictures)
 
     def restore_one(self, x: torch.Tensor, context: Context | None) -> torch.Tensor:
@@ -42,8 +44,13 @@ class Twin(RestorationNetwork):
         return x.to(self.dtype, memory_format=torch.channels_last)
 
 
-def _of_picture(context: Context | None, picture: int, batch: int) -> Context | None:
+def of_picture(context: Context | None, picture: int, batch: int) -> Context | None:
     """The context of one picture of the batch."""
     if context is None:
         return None
     return {name: recall(context, name, batch)[picture : picture + 1] for name in context}
+
+
+def joined(contexts: Sequence[Context]) -> dict[str, torch.Tensor]:
+    """The context of a batch from those of its pictures."""
+    return {name: torch.cat([one[name] for one in contexts]) for name in contexts[0]}
