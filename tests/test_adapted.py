@@ -95,6 +95,29 @@ def test_another_file_is_named(tmp_path, saved):
         load_adapter(network(), cut)
 
 
+def test_an_adapter_given_as_a_network_is_named_with_its_network(files):
+    _, (glass, _) = files
+    for load in (load_model, moir.load):
+        with pytest.raises(
+            CheckpointError, match=r"glass\.safetensors is an adapter for tiny, .* --model tiny --adapter .*glass"
+        ):
+            load(str(glass))
+    glass.with_suffix(".json").unlink()  # its card may be lost: the header says it, too
+    with pytest.raises(CheckpointError, match="is an adapter for tiny"):
+        load_model(str(glass))
+
+
+def test_a_network_given_as_an_adapter_is_named(files, tmp_path):
+    weights, _ = files
+    with pytest.raises(CheckpointError, match=r"tiny\.safetensors is a network \(tiny\), not an adapter; .*--model"):
+        moir.load(weights, adapter=weights)
+    with pytest.raises(CheckpointError, match="compact is a network, not an adapter"):
+        moir.load(weights, adapter="compact")
+    (tmp_path / "last.ckpt").write_bytes(b"")
+    with pytest.raises(CheckpointError, match=r"last\.ckpt is not an adapter"):
+        moir.load(weights, adapter=tmp_path / "last.ckpt")
+
+
 # -- restoring with adapters --
 
 

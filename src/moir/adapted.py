@@ -10,13 +10,14 @@ from typing import TYPE_CHECKING, Any
 
 from moir.base.errors import CheckpointError
 from moir.base.files import check_absent, write_text
+from moir.models import ADAPTER, FOREIGN, shipped
 
 if TYPE_CHECKING:
     from torch import nn
 
     from moir.networks.base import RestorationNetwork
 
-FORMAT = "moir-adapter-1"
+FORMAT = f"{ADAPTER}-1"
 """What the header of an adapter's file says under ``format``."""
 
 
@@ -184,13 +185,29 @@ def load_adapter(
 def _read(path: str | Path) -> tuple[AdapterFacts, dict[str, Any]]:
     from moir.checkpoints import read_tensors
 
+    if Path(path).suffix in FOREIGN or str(path) in shipped():
+        raise CheckpointError(_is_no_adapter(path))
     tensors, header = read_tensors(path)
     if header.pop("format", None) != FORMAT:
-        raise CheckpointError(f"{path} is not an adapter ({FORMAT}); whole networks are loaded with moir.load()")
+        raise CheckpointError(_is_no_adapter(path))
     try:
         return AdapterFacts(**header), tensors
     except TypeError as error:
         raise CheckpointError(f"{path} has a damaged header: {error}") from error
+
+
+def _is_no_adapter(path: str | Path) -> str:
+    """What a file is that was given as an adapter, as far as its card says, and what to do with it."""
+    from moir.checkpoints import Card
+
+    try:
+        what = f"is a network ({Card.read(card_path(path)).name}), not an adapter"
+    except CheckpointError:
+        what = "is a network, not an adapter" if str(path) in shipped() else f"is not an adapter ({FORMAT})"
+    return (
+        f"{path} {what}; a whole network is given with --model, or as moir.load({str(path)!r}), and an adapter is a "
+        ".safetensors file that 'moir adapt' or 'moir train' wrote"
+    )
 
 
 def _bytes() -> Any:

@@ -26,6 +26,9 @@ DEFAULT = "unirestorer_compact"
 FOREIGN = (".ckpt", ".pth", ".pt", ".pkl")
 """Suffixes of other programs' checkpoints that are read directly; see :mod:`moir.checkpoints.foreign`."""
 
+ADAPTER = "moir-adapter"
+"""What ``format`` in the header of an adapter's file begins with (:mod:`moir.adapted`); such a file is no network."""
+
 _BUILDERS: dict[str, str] = {
     "compact": "moir.networks.compact:compact",
     "dehazeformer_l": "moir.networks.dehazeformer:dehazeformer_l",
@@ -158,13 +161,18 @@ def load_model(name: str) -> tuple[RestorationNetwork, Card]:
 
     Raises:
         UnknownNameError: See :func:`find_weights`.
-        CheckpointError: A file is missing, unsafe or damaged, its checksum is not the card's, or it does not fit the
-            network.
+        CheckpointError: A file is missing, unsafe or damaged, its checksum is not the card's, it does not fit the
+            network, or it is an adapter.
     """
     from moir.checkpoints import Card, load_into, open_foreign, read_tensors
     from moir.checkpoints.card import sha256_of
 
     path = find_weights(name)
+    if (base := adapts(path)) is not None:
+        raise CheckpointError(
+            f"{path} is an adapter for {base}, not a network; give that network (by name or file) and the adapter: "
+            f"--model {base} --adapter {path}, or moir.load({base!r}, adapter={str(path)!r})"
+        )
     card_path = path.with_suffix(".json")
     if path.suffix in FOREIGN or (path.is_file() and not card_path.exists()):
         for opener in _OPENERS:
@@ -183,6 +191,20 @@ def load_model(name: str) -> tuple[RestorationNetwork, Card]:
     network = create_model(card.model, **card.options)
     load_into(network, tensors, path)
     return network.eval(), card
+
+
+def adapts(path: Path) -> str | None:
+    """The name of the network that a file is an adapter for; None: the file is no adapter, or cannot be read."""
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, framework="pt") as opened:
+            header = opened.metadata() or {}
+    except (SafetensorError, OSError):
+        return None
+    if ADAPTER not in header.get("format", ""):
+        return None
+    return header.get("model", "").strip('"') or "its network"
 
 
 def _shipped_part(part: dict[str, str], whose: Path) -> dict[str, Any]:

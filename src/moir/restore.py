@@ -348,8 +348,8 @@ def as_picture(source: Input) -> Picture:
 def _adapters_of(network: RestorationNetwork) -> tuple[str, ...]:
     """Names of the adapters attached to a network.
 
-    The room of adapters knows the modules of every network, so it is not imported for this: where it has not been,
-    nothing can have been attached.
+    Restoring needs no adapters, so their room is not imported for this: where it has not been, nothing can have been
+    attached.
     """
     if "moir.adapters" not in sys.modules:
         return ()

@@ -9,11 +9,13 @@ from moir.adapters import adapter_parameters, adapter_state, attach, parameter_c
 from moir.networks.edt import EDT
 from moir.networks.ipt import IPT
 
-# As published; those of moe and fact are one of several designs that fit (667K and 537K are all that is known).
+# As published; those of moe and fact are one of several designs that fit (667K and 537K are all that is known). conv is
+# our own: 36 bottlenecks of 3x3 convolutions to 6 channels.
 COUNTS = {
     "adaptir": 697_656,
     "adapter": 691_776,
     "adaptformer": 677_952,
+    "conv": 1_506_960,
     "fact": 537_472,
     "lora": 995_328,
     "moe": 667_584,

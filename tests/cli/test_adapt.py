@@ -58,7 +58,8 @@ def test_nothing_better_is_an_error_and_no_file(moir_command, tiny_model, pairs,
     [
         ((), "give exactly one of --pairs DIR"),
         (("--pairs", "a", "--clean", "b"), "--pairs DIR and --clean DIR"),
-        (("--clean", "b"), "only --clean was given"),
+        (("--with", "noise=25"), "--with needs --clean; only --with was given"),
+        (("--clean", "nowhere"), "this network keeps the size of pictures, so the clean ones in nowhere are no pairs"),
         (("--pairs", "nowhere"), "nowhere does not exist"),
     ],
 )

@@ -254,8 +254,10 @@ def test_requests_that_cannot_work_are_refused_before_any_work(model, folder, tm
         Adaptation(method="adaptr")
     with pytest.raises(InvalidValueError, match="cannot be named 'my task'"):
         adapt(model, "my task", source, tmp_path / "a.safetensors")
-    with pytest.raises(TrainingError, match="either damaged pictures"):
-        Source(folder / "target")
+    with pytest.raises(TrainingError, match=r"either damaged pictures .* not both"):
+        Source(folder / "target", folder / "Input", "noise=25")
+    with pytest.raises(TrainingError, match=r"keeps the size .* no pairs yet: say what to do to them"):
+        run(model, Source(folder / "target"), tmp_path / "a.safetensors")
     with pytest.raises(UnknownNameError, match="learning_rate"):
         read_settings("ssf", {"learning_rat": "1"})
     with pytest.raises(RecipeError, match="batch='one'"):

@@ -53,7 +53,7 @@ def attach(network: nn.Module, method: str, name: str | None = None, freeze: boo
 
     Args:
         network: Any network of the registry.
-        method: ``adaptir``, ``adapter``, ``adaptformer``, ``fact``, ``lora``, ``moe``, ``ssf`` or ``vpt``.
+        method: ``adaptir``, ``adapter``, ``adaptformer``, ``conv``, ``fact``, ``lora``, ``moe``, ``ssf`` or ``vpt``.
         name: Of the attachment; None: the method's.
         freeze: Freeze everything else, other attachments included.
         **options: Of the method; see :mod:`moir.adapters.methods`.

@@ -16,11 +16,11 @@ from moir.adapters.prompts import VisualPrompts
 from moir.adapters.scale_shift import ScaleShift
 from moir.adapters.sites import (
     IN_PROJECTION,
-    NORMS,
     BlockSite,
     LayerSite,
     block_sites,
     layer_sites,
+    norm_layout,
     projection_sites,
     weight_holder,
 )
@@ -204,14 +204,15 @@ def ssf(network: nn.Module) -> Iterator[Placement]:
     """
     for site in projection_sites(network):
         yield _projection(site, ProjectionScaleShift(_dim(site)))
-    for site in layer_sites(network, (nn.Linear, nn.Conv2d, *NORMS)):
+    for site in layer_sites(network, (nn.Linear, nn.Conv2d), norms=True):
         layer = weight_holder(site.layer)
         if isinstance(layer, nn.Conv2d):
             change = ScaleShift(layer.out_channels, "nchw")
         elif isinstance(layer, nn.Linear):
             change = ScaleShift(layer.out_features, "nhwc")
         else:
-            layout = next(layout for kind, layout in NORMS.items() if isinstance(site.layer, kind))
+            layout = norm_layout(site.layer)
+            assert layout is not None
             own = [p for p in weight_holder(layer)._parameters.values() if p is not None]
             if not own:
                 continue

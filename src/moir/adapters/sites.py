@@ -1,7 +1,8 @@
 """Where adapters go: rules over the types of modules that the networks are made of."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from typing import TypeVar
 
 from torch import nn
 
@@ -10,8 +11,11 @@ from moir.adapters.layout import Layout
 from moir.base.errors import InvalidValueError
 from moir.layers.layer_norm import ChannelLayerNorm
 from moir.layers.lora_conv import LoRAConv2d
-from moir.layers.transformer_block import TransformerBlock
-from moir.networks import compact, dehazeformer_blocks, edt_body, ipt_body, moce_ir_blocks, nafnet, retinexformer
+
+T = TypeVar("T")
+
+Kind = type[nn.Module] | str
+"""A type of module: the class, or ``"module:Class"``, so that a network that is not in use need not be imported."""
 
 
 @dataclass(frozen=True)
@@ -31,31 +35,34 @@ class Rule:
     layout: Layout = "nchw"
 
 
-RULES: dict[type[nn.Module], Rule] = {
-    TransformerBlock: Rule("ffn", "ffn", "attn"),
-    compact.Block: Rule("conv1", "conv2", None),
-    dehazeformer_blocks.Block: Rule("mlp", "mlp", "attn"),
-    edt_body.Block: Rule("mlp", "mlp", "proj", "nhwc"),
-    ipt_body.Layer: Rule("linear1", "linear2", "self_attn", "lnc"),
-    moce_ir_blocks.EncoderBlock: Rule("ffn", "ffn", "mixer"),
-    moce_ir_blocks.DecoderBlock: Rule("ffn", "ffn", "mixer"),
-    nafnet.NAFBlock: Rule("conv4", "conv5", "conv3"),
-    retinexformer.IlluminationGuidedAttention: Rule(None, None, ""),
-    retinexformer.NormedFeedForward: Rule("fn", "fn", None),
+RULES: dict[Kind, Rule] = {
+    "moir.layers.transformer_block:TransformerBlock": Rule("ffn", "ffn", "attn"),
+    "moir.networks.compact:Block": Rule("conv1", "conv2", None),
+    "moir.networks.dehazeformer_blocks:Block": Rule("mlp", "mlp", "attn"),
+    "moir.networks.edt_body:Block": Rule("mlp", "mlp", "proj", "nhwc"),
+    "moir.networks.ipt_body:Layer": Rule("linear1", "linear2", "self_attn", "lnc"),
+    "moir.networks.moce_ir_blocks:EncoderBlock": Rule("ffn", "ffn", "mixer"),
+    "moir.networks.moce_ir_blocks:DecoderBlock": Rule("ffn", "ffn", "mixer"),
+    "moir.networks.nafnet:NAFBlock": Rule("conv4", "conv5", "conv3"),
+    "moir.networks.retinexformer:IlluminationGuidedAttention": Rule(None, None, ""),
+    "moir.networks.retinexformer:NormedFeedForward": Rule("fn", "fn", None),
 }
 """Blocks by type; subclasses count. A network without any of them is adapted beside its convolutions."""
 
-UNTOUCHED: tuple[type[nn.Module], ...] = (
-    Switchable,
-    compact.Estimator,
-    # What decides for a picture, and what only some pictures see.
-    moce_ir_blocks.ComplexityAdapter,
-    dehazeformer_blocks.RescaleLayerNorm,
-)
-"""Parts of blocks that are never adapted."""
+UNTOUCHED: dict[Kind, str] = {
+    Switchable: "adapters themselves",
+    "moir.networks.compact:Estimator": "decides for a picture",
+    "moir.networks.moce_ir_blocks:ComplexityAdapter": "decides for a picture, and each expert sees only some",
+    "moir.networks.dehazeformer_blocks:RescaleLayerNorm": "normalises a picture as a whole",
+}
+"""Parts of blocks that are never adapted, and why."""
 
-NORMS: dict[type[nn.Module], Layout] = {nn.LayerNorm: "nhwc", ChannelLayerNorm: "nchw", nafnet.LayerNorm2d: "nchw"}
-"""Norms with a weight per channel, and where their channels are."""
+NORMS: dict[Kind, Layout] = {
+    nn.LayerNorm: "nhwc",
+    ChannelLayerNorm: "nchw",
+    "moir.networks.nafnet:LayerNorm2d": "nchw",
+}
+"""Norms with a weight per channel, and where their channels are; subclasses count."""
 
 IN_PROJECTION = "in_proj_adapter"
 """The place that an attention with a fused projection has for adapters of it."""
@@ -104,7 +111,7 @@ def block_sites(network: nn.Module) -> list[BlockSite]:
         )
     sites = []
     for path, module in _walk(network):
-        rule = next((rule for kind, rule in RULES.items() if isinstance(module, kind)), None)
+        rule = _of_type(module, RULES)
         if rule is not None:
             entry, leave, attention = (_part(module, name) for name in (rule.entry, rule.exit, rule.attention))
             width = _in_channels(_first_layer(entry if entry is not None else module))
@@ -122,12 +129,13 @@ def block_sites(network: nn.Module) -> list[BlockSite]:
     return sites
 
 
-def layer_sites(network: nn.Module, kinds: tuple[type[nn.Module], ...]) -> list[LayerSite]:
+def layer_sites(network: nn.Module, kinds: tuple[type[nn.Module], ...], *, norms: bool = False) -> list[LayerSite]:
     """The layers of these kinds in the network's blocks.
 
     Args:
         network: The network.
         kinds: Types; a :class:`~moir.layers.lora_conv.LoRAConv2d` counts as a convolution.
+        norms: Also the norms that :func:`norm_layout` knows.
 
     Raises:
         InvalidValueError: See :func:`block_sites`.
@@ -136,7 +144,7 @@ def layer_sites(network: nn.Module, kinds: tuple[type[nn.Module], ...]) -> list[
     found: dict[str, nn.Module] = {}
     for site in block_sites(network):
         for name, module in _walk(site.host):
-            if isinstance(module, wanted):
+            if isinstance(module, wanted) or (norms and norm_layout(module) is not None):
                 found[".".join(filter(None, (site.path, name)))] = module
     return [LayerSite(path, module) for path, module in found.items()]
 
@@ -144,6 +152,11 @@ def layer_sites(network: nn.Module, kinds: tuple[type[nn.Module], ...]) -> list[
 def projection_sites(network: nn.Module) -> list[LayerSite]:
     """The attentions that have a place for adapters of their fused projection."""
     return [LayerSite(path, module) for path, module in _walk(network) if IN_PROJECTION in module._modules]
+
+
+def norm_layout(module: nn.Module) -> Layout | None:
+    """Where a norm with a weight per channel has its channels; None: it is no such norm."""
+    return _of_type(module, NORMS)
 
 
 def weight_holder(layer: nn.Module) -> nn.Module:
@@ -155,13 +168,22 @@ def weight_holder(layer: nn.Module) -> nn.Module:
 
 def _walk(module: nn.Module, prefix: str = "") -> Iterator[tuple[str, nn.Module]]:
     """Modules with their names, without what is never adapted, and without the convolution inside a LoRAConv2d."""
-    if isinstance(module, UNTOUCHED):
+    if _of_type(module, UNTOUCHED) is not None:
         return
     yield prefix, module
     if isinstance(module, LoRAConv2d):
         return
     for name, child in module.named_children():
         yield from _walk(child, f"{prefix}.{name}" if prefix else name)
+
+
+def _of_type(module: nn.Module, table: Mapping[Kind, T]) -> T | None:
+    """What a table says of a module's type or, failing that, of its nearest base; None: nothing."""
+    for base in type(module).__mro__:
+        for kind in (base, f"{base.__module__}:{base.__qualname__}"):
+            if kind in table:
+                return table[kind]
+    return None
 
 
 def _part(module: nn.Module, name: str | None) -> nn.Module | None:

@@ -32,11 +32,14 @@ def adapt(
         Path | None, typer.Option("--target", help="And the folder of clean ones.", show_default=False)
     ] = None,
     clean: Annotated[
-        Path | None, typer.Option(help="Instead: a folder of clean pictures to damage.", show_default=False)
+        Path | None,
+        typer.Option(help="Instead: a folder of clean pictures to damage; for a network that makes pictures larger, to "
+                     "shrink first (bicubic).", show_default=False),
     ] = None,
     spec: Annotated[
         str | None,
-        typer.Option("--with", help="And how: 'rain=heavy,noise=25', as for moir degrade.", show_default=False),
+        typer.Option("--with", help="And how to damage them: 'rain=heavy,noise=25', as for moir degrade.",
+                     show_default=False),
     ] = None,
     method: Annotated[
         str, typer.Option(help="adaptir, adapter, adaptformer, conv, fact, lora, moe, ssf or vpt.")
@@ -140,11 +143,11 @@ def _source(
 
     if pairs is not None:
         return in_folder(pairs)
-    if clean is not None and spec is not None:
+    if clean is not None:  # without damage they are only shrunk; whether that is enough, the network decides
         return Source(clean, spec=spec)
     if input_ is not None and target is not None:
         return Source(target, input_)
     raise InvalidValueError(
-        "--input and --target go together, and so do --clean and --with; "
-        f"only {'--input' if input_ else '--target' if target else '--clean' if clean else '--with'} was given"
+        "--input and --target go together, and --with needs --clean; "
+        f"only {'--input' if input_ else '--target' if target else '--with'} was given"
     )

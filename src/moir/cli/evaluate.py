@@ -30,6 +30,11 @@ def evaluate(
                      "spandrel reads (extra 'peers'); may be repeated. Default, if nothing else is scored: the "
                      "shipped one.", show_default=False),
     ] = None,
+    adapter: Annotated[
+        list[str] | None,
+        typer.Option(help="A file that 'moir adapt' wrote for the model; may be repeated, and each is scored on its "
+                     "own; 'none': the model without any.", show_default=False),
+    ] = None,
     predictions: Annotated[
         list[Path] | None,
         typer.Option(help="A folder of pictures that another program restored: FOLDER/BENCHMARK/NAME.*, or "
@@ -129,8 +134,8 @@ def evaluate(
     if not settings:
         raise typer.Exit(1)
     methods = _methods(
-        models=model or [], predictions=predictions or [], baselines=baseline or [], peers=peer or [],
-        names=name or [], task=task, device=device, precision=precision, tile=tile, jobs=jobs,
+        models=model or [], adapters=adapter or [], predictions=predictions or [], baselines=baseline or [],
+        peers=peer or [], names=name or [], task=task, device=device, precision=precision, tile=tile, jobs=jobs,
     )  # fmt: skip
 
     replace = begin(output, overwrite=overwrite, resume=resume)
@@ -193,6 +198,7 @@ def _settings(names: list[str] | None, places: "Sources") -> "tuple[list[Setting
 def _methods(
     *,
     models: list[str],
+    adapters: list[str],
     predictions: list[Path],
     baselines: list[str],
     peers: list[Path],
@@ -205,11 +211,18 @@ def _methods(
 ) -> "list[Method | Predictions]":
     from moir.base.errors import InvalidValueError
     from moir.evaluation.methods import TOLD, Predictions, model_method
+    from moir.restore import ALONE
 
+    if adapters and len(models) > 1:
+        raise InvalidValueError(
+            f"{len(models)} models (--model) and --adapter: which model the adapter is for is not said; score each "
+            "model with its adapters in a run of its own"
+        )
     wanted: list[str | None] = [*models]
-    if not (models or predictions or baselines or peers):
+    if not models and (adapters or not (predictions or baselines or peers)):
         wanted = [None]
-    named = len(predictions) or len(wanted) + len(peers)
+    rows = [(model, None if file == ALONE else file) for model in wanted for file in adapters or [ALONE]]
+    named = len(predictions) or len(rows) + len(peers)
     if names and len(names) != named:
         what = "folders of predictions" if predictions else "models"
         raise InvalidValueError(f"{len(names)} names (--name) for {named} {what}; give each one, or none")
@@ -220,12 +233,13 @@ def _methods(
         return next(own, None) if of_predictions == bool(predictions) else None
 
     found: list[Method | Predictions] = []
-    for model in wanted:
+    for model, adapter in rows:
         found.append(
             model_method(
-                model, name=next_name(False), task=tasks, device=device, precision=precision, tile=tile_of(tile)
+                model, adapter=adapter, name=next_name(False), task=tasks, device=device, precision=precision,
+                tile=tile_of(tile),
             )
-        )
+        )  # fmt: skip
     if peers:
         from moir.evaluation.peers import peer
 

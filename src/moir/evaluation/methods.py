@@ -62,39 +62,52 @@ class ModelMethod:
     """A model of the registry, a weights file or a published checkpoint, run by :class:`moir.Restorer`.
 
     Args:
-        model: As for :func:`moir.load`; None: the shipped default. A Restorer is taken as it is.
-        name: Name in tables; None: the model's own.
+        model: As for :func:`moir.load`; None: the shipped default. A Restorer is taken as it is; of its adapters the
+            first one acts.
+        adapter: File of an adapter for the model; None: the model alone.
+        name: Name in tables; None: the model's own, with the adapter's (``compact + glass``).
         task: What it is told to remove; :data:`TOLD`: what is in each setting; None: nothing, it works blind.
         device, precision, tile: As for :func:`moir.load`.
 
     Raises:
         UnknownNameError, CheckpointError, DeviceError: See :func:`moir.load`.
+        InvalidValueError: An adapter for a Restorer, which has to be loaded with it.
     """
 
     def __init__(
         self,
         model: "str | Path | Restorer | None" = None,
         *,
+        adapter: str | Path | None = None,
         name: str | None = None,
         task: str | Sequence[str] | None = None,
         device: str | None = None,
         precision: str | None = None,
         tile: int | str | None = "auto",
     ) -> None:
+        from moir.adapted import card_path
         from moir.models import DEFAULT, find_weights
         from moir.restore import Restorer, load
 
         self.files: tuple[Path, ...] = ()
         if isinstance(model, Restorer):
+            if adapter is not None:
+                raise InvalidValueError(
+                    f"the adapter {adapter} cannot be attached to a Restorer that is there already; load both "
+                    "together: moir.load(model, adapter=...)"
+                )
             self.restorer = model
         else:
-            self.restorer = load(model, device=device, precision=precision, tile=tile)
+            adapters = () if adapter is None else (Path(adapter).expanduser(),)
+            self.restorer = load(model, adapter=adapters, device=device, precision=precision, tile=tile)
             weights = find_weights(str(model) if model is not None else DEFAULT)
             parts = self.restorer.card.parts.values() if self.restorer.card else ()
             shared = [find_weights(part["weights"]) for part in parts]
-            self.files = tuple(p for p in (weights, weights.with_suffix(".json"), *shared) if p.is_file())
+            with_cards = [path for file in adapters for path in (file, card_path(file))]
+            files = (weights, weights.with_suffix(".json"), *shared, *with_cards)
+            self.files = tuple(path for path in files if path.is_file())
         self.task = task
-        self.name = name or self.restorer.name
+        self.name = name or " + ".join((self.restorer.name, *self.restorer.adapters[:1]))
 
     def restore(self, x: torch.Tensor, *, setting: Setting | None) -> torch.Tensor:
         """See :class:`Method`."""
@@ -126,6 +139,8 @@ class ModelMethod:
         if engine.network.options:  # they come from the card, which is not among the files that scores depend on
             text = json.dumps(engine.network.options, sort_keys=True, default=str)
             found["options_sha256"] = hashlib.sha256(text.encode()).hexdigest()
+        if self.restorer.adapters:  # without any, an account is what it was before there were adapters
+            found["adapter"] = self.restorer.adapters[0]
         return {
             **found,
             "task": self.task,
@@ -250,17 +265,20 @@ def model_method(model: str | Path | None = None, **options: Any) -> Method:
 
     Raises:
         UnknownNameError, DeviceError: See :func:`moir.load`.
-        CheckpointError: Neither reads it.
+        CheckpointError: Neither reads it, it is an adapter, or the adapter in ``options`` is not for it.
     """
+    from moir.models import adapts
+
     try:
         return ModelMethod(model, **options)
     except CheckpointError as ours:
-        if model is None or not Path(model).expanduser().is_file():
+        path = None if model is None else Path(model).expanduser()
+        if path is None or not path.is_file() or options.get("adapter") is not None or adapts(path) is not None:
             raise
         from moir.evaluation.peers import peer
 
         try:
-            found = peer(Path(model).expanduser(), device=options.get("device"))
+            found = peer(path, device=options.get("device"))
         except MissingExtraError as theirs:
             raise CheckpointError(f"{ours}; if spandrel knows it: {theirs}") from ours
         except CheckpointError as theirs:

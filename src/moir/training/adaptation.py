@@ -18,7 +18,7 @@ from moir.base.errors import InvalidValueError, TrainingError
 from moir.base.files import check_absent
 from moir.models import load_model
 from moir.runtime.device import choose_device, choose_precision
-from moir.training.adaptation_data import HeldOut, Patches, Source, load_pairs, split
+from moir.training.adaptation_data import VIEW, HeldOut, Patches, Source, load_pairs, split
 from moir.training.adaptation_fit import Fitted, Progress, digest, fit, mean
 from moir.training.adaptation_settings import Adaptation
 
@@ -59,7 +59,8 @@ def adapt(
     Args:
         model: See :func:`moir.models.find_weights`.
         task: Name of the adapter.
-        source: The pairs.
+        source: The pairs. Where the network makes pictures s times larger, targets are s times larger than inputs, and
+            clean pictures without inputs are shrunk (bicubic).
         output: The adapter's file; None: ``TASK_adapter.safetensors``.
         settings: None: the defaults.
         device: See :func:`moir.runtime.device.choose_device`.
@@ -70,9 +71,8 @@ def adapt(
     Raises:
         TrainingError: Nothing better than the network alone was found (nothing is written), there are too few pairs or
             too small ones, a loss is not finite, or an unfinished run with other pairs or settings is there.
-        DatasetError: Pairs are missing, unreadable, or of different size; the message names them.
-        InvalidValueError: The network has no place for the method, changes the picture's size, or the name cannot be
-            an adapter's.
+        DatasetError: Pairs are missing, unreadable, or of sizes that do not fit; the message names them.
+        InvalidValueError: The network has no place for the method, or the name cannot be an adapter's.
         OutputExistsError: The file or its card is there, and replacing was not asked for.
         UnknownNameError, CheckpointError: See :func:`moir.models.load_model`.
     """
@@ -83,10 +83,6 @@ def adapt(
     for file in (path, card_path(path)):
         check_absent(file, overwrite=overwrite)
     network, card = load_model(model)
-    if network.scale != 1:
-        raise InvalidValueError(
-            f"{card.name} makes pictures {network.scale} times larger; adapt one that keeps the size"
-        )
     place = choose_device(device)
     base = fingerprint(network)
     torch.manual_seed(settings.seed)  # initial weights of the adapter; patches and steps have seeds of their own
@@ -94,10 +90,10 @@ def adapt(
     adapters = nn.ModuleList([placement.adapter for placement in attached(network)[task].placements])
 
     damage = source.damage
-    pairs = load_pairs(source, settings.seed)
+    pairs = load_pairs(source, settings.seed, network.scale)
     training, held = split(pairs, settings)
     contents = [(pair.name, *pair.target.shape[-2:], int(pair.target.sum())) for pair in pairs]
-    identity = digest([base, task, settings.model_dump(), source.spec, contents])
+    identity = digest([base, network.options, task, settings.model_dump(), source.spec, contents])
     folder = path.with_suffix(".unfinished")
     if overwrite and not _continues(folder, identity):
         shutil.rmtree(folder, ignore_errors=True)
@@ -120,17 +116,21 @@ def adapt(
             f"{len(held)} pairs held out ({mean(fitted.before):.2f} dB); try more pairs, more steps, another --method, "
             "or another learning rate (--set learning_rate=...)"
         )
-    notes = _notes(source, settings, fitted, [pair.name for pair in held], len(training))
+    notes = _notes(source, network.scale, settings, fitted, [pair.name for pair in held], len(training))
     save_adapter(path, network, task, card.name, notes, overwrite=overwrite)
     return Adapted(path, parameter_count(network, task), fitted)
 
 
-def _notes(source: Source, settings: Adaptation, fitted: Fitted, held: list[str], trained_on: int) -> dict[str, Any]:
+def _notes(
+    source: Source, scale: int, settings: Adaptation, fitted: Fitted, held: list[str], trained_on: int
+) -> dict[str, Any]:
     """What the adapter's header and card say of its training."""
     if source.input is not None:
         data = f"pairs: {source.input.name} and {source.target.name} in {source.target.resolve().parent.name}"
     else:
-        data = f"clean pictures of {source.target.name}, damaged on the fly with {source.spec!r}"
+        smaller = f"shrunk {scale} times (bicubic)" if scale != 1 else ""
+        made = f"damaged on the fly with {source.spec!r}" if source.spec is not None else ""
+        data = f"clean pictures of {source.target.name}, {', '.join(filter(None, (smaller, made)))}"
     return {
         "data": {"description": data, "pairs_trained_on": trained_on, "pairs_held_out": len(held)},
         "held_out": {
@@ -138,7 +138,8 @@ def _notes(source: Source, settings: Adaptation, fitted: Fitted, held: list[str]
             "psnr_before": round(mean(fitted.before), 3),
             "psnr_after": round(mean(fitted.after), 3),
             "better": sum(after > before for before, after in zip(fitted.before, fitted.after, strict=True)),
-            "measure": "PSNR (RGB, not rounded) of views of 256 px, dB; these pairs decided which state was kept",
+            "measure": f"PSNR (RGB, not rounded) of views of {VIEW} px of the target, dB; these pairs decided which "
+            "state was kept",
             "pictures": held,
         },
         "training": {

@@ -1,5 +1,8 @@
 """The user's own pairs: decoded once, some of them held out, the others cut into patches.
 
+For a network that makes pictures larger, targets are as many times larger than inputs. Places and sizes are counted in
+pixels of the input, so that patches and views of a pair belong together whatever its scale.
+
 Patches of step i depend on (seed, i) alone, so a run that is continued goes on exactly where it stopped.
 """
 
@@ -9,12 +12,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+import torch.nn.functional as F
 
 from moir import datasets, degrade
 from moir.base.errors import TrainingError
-from moir.datasets import DatasetError, FolderMissingError, PairedSet
+from moir.datasets import DatasetError, FolderMissingError, PairedSet, PairSizeError
 from moir.datasets.folders import Tree
 from moir.degrade import Request
+from moir.picture import read
 from moir.training.adaptation_settings import Adaptation
 from moir.training.data import clean_pictures, generator_of
 
@@ -24,7 +29,7 @@ BUDGET = 2 * 1024**3
 """Bytes that all decoded pairs together may take; of larger pictures a window each is kept."""
 
 VIEW = 256
-"""Side of what is scored of a held-out picture, pixels."""
+"""Side of what is scored of a held-out picture, pixels of the target."""
 
 VIEWS = 16
 """About so many views are scored in all: several of each picture where few are held out."""
@@ -34,11 +39,27 @@ _WINDOW, _SPLIT, _VIEW, _DAMAGE = range(4)  # streams of random numbers, apart f
 
 @dataclass(frozen=True)
 class Pair:
-    """A decoded pair: uint8 (3, H, W) of one size; ``input`` is None where the target is damaged on the fly."""
+    """A decoded pair, uint8.
+
+    Attributes:
+        name: Of the picture.
+        input: (3, H, W); None where it is the target, damaged on the fly.
+        target: (3, sH, sW), s the scale of the network; 1 but for super-resolution.
+    """
 
     name: str
     input: torch.Tensor | None
     target: torch.Tensor
+
+    @property
+    def source(self) -> torch.Tensor:
+        """The input, or the target that stands for it before it is damaged."""
+        return self.target if self.input is None else self.input
+
+    @property
+    def scale(self) -> int:
+        """How many times larger the target is than the input."""
+        return self.target.shape[-1] // self.source.shape[-1]
 
 
 @dataclass(frozen=True)
@@ -48,10 +69,11 @@ class Source:
     Attributes:
         target: Folder of clean pictures.
         input: Folder of damaged ones, of the same names; None: they are made.
-        spec: What is done to the clean ones; see :func:`moir.degrade.parse`.
+        spec: What is done to the clean ones; see :func:`moir.degrade.parse`. For a network that makes pictures larger
+            they are shrunk first, and None means: no more than that.
 
     Raises:
-        TrainingError: Both or neither of ``input`` and ``spec``.
+        TrainingError: Both ``input`` and ``spec``.
     """
 
     target: Path
@@ -59,12 +81,14 @@ class Source:
     spec: str | None = None
 
     def __post_init__(self) -> None:
-        if (self.input is None) == (self.spec is None):
-            raise TrainingError("give either damaged pictures (input) or what to do to the clean ones (spec)")
+        if self.input is not None and self.spec is not None:
+            raise TrainingError(
+                f"give either damaged pictures ({self.input}) or what to do to the clean ones ({self.spec!r}), not both"
+            )
 
     @property
     def damage(self) -> Request | None:
-        """What is done to the clean pictures; None: nothing, there are damaged ones."""
+        """What is done to the clean pictures, shrunk where the network enlarges; None: nothing."""
         return None if self.spec is None else degrade.parse(self.spec)
 
 
@@ -86,14 +110,24 @@ def in_folder(folder: str | Path) -> Source:
     return Source(found["target"][0], found["input"][0])
 
 
-def load_pairs(source: Source, seed: int) -> list[Pair]:
+def load_pairs(source: Source, seed: int, scale: int = 1) -> list[Pair]:
     """Decode all pairs.
 
+    Args:
+        source: Where they are. Clean pictures without damaged ones are shrunk by ``scale`` (:func:`shrunk`).
+        seed: Of the windows of pictures that are too large to keep.
+        scale: How many times larger the network makes pictures.
+
     Raises:
-        DatasetError: Folders are missing or empty, pictures have no partner, cannot be read, or differ in size. All
-            pictures at fault are named.
-        TrainingError: There are fewer than two: one to train on, one to score.
+        DatasetError: Folders are missing or empty, pictures have no partner, cannot be read, or their sizes are not
+            those of ``scale``. All pictures at fault are named.
+        TrainingError: There are fewer than two: one to train on, one to score. Or nothing is done to the clean ones.
     """
+    if source.input is None and source.spec is None and scale == 1:
+        raise TrainingError(
+            f"this network keeps the size of pictures, so the clean ones in {source.target} are no pairs yet: say what "
+            "to do to them (--with 'rain=heavy,noise=25'), or give damaged pictures of the same names"
+        )
     files: Sequence[datasets.Pair]
     if source.input is None:
         files = [datasets.Pair(path.stem, None, path) for path in clean_pictures([str(source.target)])]
@@ -108,7 +142,7 @@ def load_pairs(source: Source, seed: int) -> list[Pair]:
     problems = []
     for file in files:
         try:
-            found.append(_window(_load(file), BUDGET // len(files), seed, len(found)))
+            found.append(_window(_load(file, scale), BUDGET // len(files), seed, len(found)))
         except DatasetError as error:
             problems.append(error)
     if problems:
@@ -128,23 +162,23 @@ class Patches:
     """Random patches of pairs, turned and mirrored.
 
     Args:
-        pairs: To train on.
+        pairs: To train on, all of one scale s.
         settings: Patch, batch, seed, and how patches are varied.
-        damage: What is done to targets that have no input, anew for every patch.
+        damage: What is done to inputs, anew for every patch.
 
     Raises:
-        TrainingError: A picture has a side below 16 pixels.
+        TrainingError: An input has a side below 16 pixels.
     """
 
     def __init__(self, pairs: Sequence[Pair], settings: Adaptation, damage: Request | None = None) -> None:
         self.pairs, self.settings, self.damage = pairs, settings, damage
-        smallest = min(pairs, key=lambda pair: min(pair.target.shape[-2:]))
-        self.side = min(settings.patch, *smallest.target.shape[-2:])
+        smallest = min(pairs, key=lambda pair: min(pair.source.shape[-2:]))
+        self.side = min(settings.patch, *smallest.source.shape[-2:])
         if self.side < 16:
-            raise TrainingError(f"{smallest.name} is only {self.side} px wide or high; pictures need 16 px or more")
+            raise TrainingError(f"{smallest.name} is only {self.side} px wide or high; inputs need 16 px or more")
 
     def batch(self, step: int, stream: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
-        """Inputs and targets of a step, (B, 3, P, P), float32, [0, 1].
+        """Inputs (B, 3, P, P) and targets (B, 3, sP, sP) of a step, float32, [0, 1].
 
         Args:
             step: Counted from 0.
@@ -160,17 +194,16 @@ class Patches:
             return int(torch.randint(bound, (), generator=generator).item())
 
         pair = self.pairs[integer(len(self.pairs))]
-        height, width = pair.target.shape[-2:]
+        height, width = pair.source.shape[-2:]
         top, left = integer(height - self.side + 1), integer(width - self.side + 1)
         turn, flip = integer(4), integer(2)  # drawn always, so that places do not depend on the switches
 
-        def cut(picture: torch.Tensor) -> torch.Tensor:
-            patch = picture[:, top : top + self.side, left : left + self.side].float() / 255
+        def cut(picture: torch.Tensor, scale: int) -> torch.Tensor:
+            patch = _part(picture, top, left, self.side, self.side, scale).float() / 255
             patch = torch.rot90(patch, turn, (1, 2)) if self.settings.turns else patch
             return (patch.flip(2) if flip and self.settings.flips else patch).contiguous()
 
-        target = cut(pair.target)
-        return target if pair.input is None else cut(pair.input), target
+        return cut(pair.source, 1), cut(pair.target, pair.scale)
 
 
 class HeldOut:
@@ -179,11 +212,11 @@ class HeldOut:
     Args:
         pairs: Held out.
         seed: Of the places of views, and of the damage.
-        damage: What is done to targets that have no input, once.
+        damage: What is done to inputs, once.
 
     Attributes:
         names: Of the pairs.
-        views: Of each pair: inputs and targets, uint8 (n, 3, h, w).
+        views: Of each pair: inputs (n, 3, h, w) and targets (n, 3, sh, sw), uint8, s the pair's scale.
     """
 
     def __init__(self, pairs: Sequence[Pair], seed: int, damage: Request | None = None) -> None:
@@ -195,41 +228,77 @@ class HeldOut:
         return len(self.names)
 
 
-def _load(files: datasets.Pair) -> Pair:
-    example = PairedSet("pairs", (files,))[0]
-    return Pair(files.name, None if example.input is None else _bytes(example.input), _bytes(example.target))
+def shrunk(picture: torch.Tensor, scale: int) -> torch.Tensor:
+    """A picture at a fraction of its size, as super-resolution is usually trained on it: bicubic, antialiased, 8 bit.
+
+    The kernel is that of MATLAB's ``imresize`` and of Pillow; borders are as Pillow has them.
+
+    Args:
+        picture: uint8 (3, H, W).
+        scale: How many times smaller; H and W are multiples of it.
+
+    Returns:
+        uint8 (3, H / scale, W / scale).
+    """
+    size = [side // scale for side in picture.shape[-2:]]
+    small = F.interpolate(picture[None].float(), size, mode="bicubic", antialias=True, align_corners=False)
+    return small[0].round().clamp(0, 255).to(torch.uint8)
+
+
+def _load(files: datasets.Pair, scale: int) -> Pair:
+    try:
+        example = PairedSet("pairs", (files,), scale=scale)[0]
+    except PairSizeError as error:
+        if scale == 1 or files.input is None:
+            raise
+        height, width = (scale * side for side in read(files.input).rgb.shape[-2:])
+        raise PairSizeError(f"{error}; a target of {width}x{height} px is expected for this input") from error
+    target = _bytes(example.target)
+    if example.input is not None:
+        return Pair(files.name, _bytes(example.input), target)
+    if scale == 1:
+        return Pair(files.name, None, target)
+    height, width = (side // scale * scale for side in target.shape[-2:])
+    target = target[:, :height, :width].contiguous()
+    return Pair(files.name, shrunk(target, scale), target)
 
 
 def _window(pair: Pair, budget: int, seed: int, number: int) -> Pair:
     """The pair, or as large a window of it as the budget in bytes holds."""
-    height, width = pair.target.shape[-2:]
-    share = budget / (6 * height * width)
+    height, width = pair.source.shape[-2:]
+    scale = pair.scale
+    share = budget / (3 * (1 + scale**2) * height * width)
     if share >= 1:
         return pair
-    rows, columns = (max(VIEW, int(side * share**0.5)) for side in (height, width))
+    rows, columns = (max(VIEW // scale, int(side * share**0.5)) for side in (height, width))
     log.warning("%s: a window of %dx%d px is used, all of it would take too much memory", pair.name, columns, rows)
     (top, left), *_ = _places(height, width, rows, columns, 1, generator_of(seed, number, _WINDOW, 0))
 
-    def cut(picture: torch.Tensor) -> torch.Tensor:
-        return picture[:, top : top + rows, left : left + columns].clone()
+    def cut(picture: torch.Tensor, scale: int) -> torch.Tensor:
+        return _part(picture, top, left, rows, columns, scale).clone()
 
-    return Pair(pair.name, None if pair.input is None else cut(pair.input), cut(pair.target))
+    return Pair(pair.name, None if pair.input is None else cut(pair.input, 1), cut(pair.target, scale))
 
 
 def _views(pair: Pair, count: int, seed: int, number: int, damage: Request | None) -> tuple[torch.Tensor, torch.Tensor]:
-    height, width = pair.target.shape[-2:]
-    if max(height, width) <= VIEW:
+    height, width = pair.source.shape[-2:]
+    side = VIEW // pair.scale
+    if max(height, width) <= side:
         count = 1
-    places = _places(height, width, VIEW, VIEW, count, generator_of(seed, number, _VIEW, 0))
+    places = _places(height, width, side, side, count, generator_of(seed, number, _VIEW, 0))
 
-    def cut(picture: torch.Tensor) -> torch.Tensor:
-        return torch.stack([picture[:, top : top + VIEW, left : left + VIEW] for top, left in places])
+    def cut(picture: torch.Tensor, scale: int) -> torch.Tensor:
+        return torch.stack([_part(picture, top, left, side, side, scale) for top, left in places])
 
-    targets = cut(pair.target)
-    if pair.input is not None:
-        return cut(pair.input), targets
-    assert damage is not None
-    return _bytes(_damaged(targets.float() / 255, damage, generator_of(seed, number, _DAMAGE, 0))), targets
+    inputs, targets = cut(pair.source, 1), cut(pair.target, pair.scale)
+    if damage is not None:
+        inputs = _bytes(_damaged(inputs.float() / 255, damage, generator_of(seed, number, _DAMAGE, 0)))
+    return inputs, targets
+
+
+def _part(picture: torch.Tensor, top: int, left: int, rows: int, columns: int, scale: int) -> torch.Tensor:
+    """A window of a picture (3, H, W), whose place and size are given in pixels that are ``scale`` times larger."""
+    return picture[:, top * scale : (top + rows) * scale, left * scale : (left + columns) * scale]
 
 
 def _places(

@@ -40,7 +40,7 @@ class Adaptation(BaseModel):
     batch: Annotated[int, Field(ge=2)] = 8
     """Patches per step; AdaptIR normalises over them."""
     patch: Annotated[int, Field(ge=16)] = 96
-    """Side of a patch, pixels; less where a picture is smaller."""
+    """Side of a patch, pixels of the input; less where a picture is smaller."""
     learning_rate: Annotated[float, Field(gt=0)] | None = None
     """Highest learning rate of AdamW; None: :data:`RATES`."""
     weight_decay: Weight = 1e-4
