@@ -3,6 +3,7 @@
 Needs onnxruntime, numpy and pillow; neither torch nor moir. FOLDER is what `moir export MODEL --output FOLDER` wrote.
 """
 
+import json
 import sys
 from pathlib import Path
 
@@ -19,9 +20,12 @@ def run(graph: Path, inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
 
 
 folder, source, target = map(Path, sys.argv[1:])
+manifest = json.loads((folder / "moir.json").read_text())
 pixels = np.asarray(Image.open(source).convert("RGB"), dtype=np.float32) / 255
 picture = {"picture": pixels.transpose(2, 0, 1)[None]}  # (1, 3, height, width), RGB, 0 to 1
-analyse = folder / "analyse.onnx"  # what the whole picture decides; some networks decide nothing
-context = run(analyse, picture) if analyse.exists() else {}
-restored = run(folder / "restore.onnx", picture | context)["restored"][0].transpose(1, 2, 0)
-Image.fromarray((restored.clip(0, 1) * 255).round().astype(np.uint8)).save(target)
+# What the whole picture decides; some networks decide nothing. One of several experts restores, or none if it is clean.
+context = run(folder / manifest["analyse"]["file"], picture) if manifest["analyse"] else {}
+experts = manifest["experts"]
+graph = experts["files"][int(context[experts["input"]][0])] if experts else manifest["restore"]["file"]
+restored = run(folder / graph, picture | context)["restored"] if graph else picture["picture"]
+Image.fromarray((restored[0].transpose(1, 2, 0).clip(0, 1) * 255).round().astype(np.uint8)).save(target)

@@ -49,8 +49,7 @@ def export(
         card.name = f"{card.name}+{facts.name}"
         card.description = f"{card.description} With the adapter {facts.name} ({facts.method}).".strip()
     manifest = run(network, output, card, format, precision, size, overwrite=overwrite)
-    graphs = [graph for graph in (manifest.analyse, manifest.restore) if graph]
-    sizes = {name: (output / name).stat().st_size for graph in graphs for name in graph.sha256}
+    sizes = {name: (output / name).stat().st_size for name in manifest.hashes}
     if json:
         emit({"input": model, "output": str(output), "bytes": sizes, **asdict(manifest)})
         return

@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from skimage import data
 
 from moir.export.errors import ExportError
+from moir.export.manifest import Experts
 from moir.export.run import Exported
 from moir.metrics import psnr
 from moir.networks.base import RestorationNetwork
@@ -65,7 +66,7 @@ def check_pictures_of(size: int) -> dict[str, torch.Tensor]:
 
 @torch.no_grad()
 def check(network: RestorationNetwork, exported: Exported, size: int) -> list[Agreement]:
-    """Compare graphs with their network.
+    """Compare graphs with their network; where there are experts, each of them, whatever is decided.
 
     Args:
         network: In evaluation mode, float32, on the CPU.
@@ -86,7 +87,9 @@ def check(network: RestorationNetwork, exported: Exported, size: int) -> list[Ag
                     f"the {exported.engine} graph decides {name} otherwise than PyTorch on {what}: "
                     f"{found[name].flatten().tolist()} instead of {wanted.flatten().tolist()}; nothing was written"
                 )
-            error = _largest(found[name] - wanted) / max(1.0, _largest(wanted))
+            # Logits of what may not be chosen are infinite, in both.
+            off = torch.where(found[name] == wanted, 0.0, found[name] - wanted)
+            error = _largest(off) / max(1.0, _largest(wanted[wanted.isfinite()]))
             if not error <= CONTEXT_LIMIT:
                 raise ExportError(
                     f"the {exported.engine} graph's {name} differs from PyTorch's on {what} by {error:.1e} of its "
@@ -94,22 +97,45 @@ def check(network: RestorationNetwork, exported: Exported, size: int) -> list[Ag
                 )
             worst = max(worst, error)
         # Each with its own context: what a user of the graphs gets.
-        wanted, got = network(x, context), exported.forward(x, found)
-        if got.shape != wanted.shape:
-            raise ExportError(
-                f"the {exported.engine} graph makes {tuple(got.shape)} of {tuple(x.shape)}, and PyTorch "
-                f"{tuple(wanted.shape)}; nothing was written"
-            )
-        decibels = min(CEILING, float(psnr(got, wanted).min()))
-        limit = LIMITS[exported.manifest.precision]
-        if not decibels >= limit:  # also where it is not a number
-            raise ExportError(
-                f"what the {exported.engine} graph restores is {decibels:.1f} dB from PyTorch's on {what}, "
-                f"{tuple(x.shape)} (at least {limit:.0f} dB); nothing was written"
-            )
-        largest = _largest(got - wanted)
-        rows.append(Agreement(what, list(x.shape), exported.engine, worst, largest, round(decibels, 2)))
+        error, decibels = _agree(network(x, context), exported.forward(x, found), exported, what)
+        rows.append(Agreement(what, list(x.shape), exported.engine, worst, error, decibels))
+    if exported.manifest.experts is not None:
+        rows.append(_check_experts(network, exported, exported.manifest.experts, size))
     return rows
+
+
+def _check_experts(network: RestorationNetwork, exported: Exported, experts: Experts, size: int) -> Agreement:
+    """Compare every expert's graph on the photograph, whatever is decided about it."""
+    x = check_pictures_of(size)["a photograph"]
+    context = network.analyse(x)
+    largest, least = 0.0, CEILING
+    for number in range(len(experts.files)):
+        chosen = {**context, experts.input: torch.full_like(context[experts.input], number)}
+        what = f"a photograph by expert {number}"
+        error, decibels = _agree(network(x, chosen), exported.forward(x, chosen), exported, what)
+        largest, least = max(largest, error), min(least, decibels)
+    return Agreement("a photograph, by every expert", list(x.shape), exported.engine, 0.0, largest, least)
+
+
+def _agree(wanted: torch.Tensor, got: torch.Tensor, exported: Exported, what: str) -> tuple[float, float]:
+    """Largest error, and PSNR in dB, of restored pictures.
+
+    Raises:
+        ExportError: They are of another shape, or too far apart.
+    """
+    if got.shape != wanted.shape:
+        raise ExportError(
+            f"the {exported.engine} graph makes {tuple(got.shape)} on {what}, and PyTorch {tuple(wanted.shape)}; "
+            "nothing was written"
+        )
+    decibels = min(CEILING, float(psnr(got, wanted).min()))
+    limit = LIMITS[exported.manifest.precision]
+    if not decibels >= limit:  # also where it is not a number
+        raise ExportError(
+            f"what the {exported.engine} graph restores is {decibels:.1f} dB from PyTorch's on {what}, "
+            f"{tuple(wanted.shape)} (at least {limit:.0f} dB); nothing was written"
+        )
+    return _largest(got - wanted), round(decibels, 2)
 
 
 def _largest(x: torch.Tensor) -> float:

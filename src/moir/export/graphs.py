@@ -6,7 +6,7 @@ give it as tensor operations (:mod:`moir.layers.tracing`).
 """
 
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +15,9 @@ from torch import nn
 
 from moir.base.extras import needs_extra
 from moir.export.errors import ExportError
+from moir.export.tree import Decision, graphs_of
 from moir.networks.base import Context, RestorationNetwork
-from moir.networks.edt import EDT
-from moir.networks.ipt import IPT
+from moir.universal.compact_tree import CompactUniRestorer
 from moir.universal.router import RouterParts
 
 OPSET = 18
@@ -37,21 +37,31 @@ class Recorded:
         inputs: Context tensors that it takes.
         analyse: File of the graph from picture to context; None: the network decides nothing.
         context: Shape of each tensor of the context, for the batch that was recorded.
+        experts: Where the context names an expert: by its number, the file of its graph, which takes what ``restore``
+            does, or less; None: pictures stay as they are. Empty: there is one graph for all pictures.
     """
 
     restore: Path
     inputs: list[str]
     analyse: Path | None
     context: dict[str, list[int]]
+    experts: list[Path | None] = field(default_factory=list)
+
+    @property
+    def restoring(self) -> list[Path]:
+        """The files of all graphs that restore, each once."""
+        return list(dict.fromkeys([self.restore, *(path for path in self.experts if path is not None)]))
 
 
 class _Analyse(nn.Module):
-    def __init__(self, network: RestorationNetwork) -> None:
+    def __init__(self, network: RestorationNetwork, names: list[str]) -> None:
         super().__init__()
-        self.network = network
+        self.network = Decision(network) if isinstance(network, CompactUniRestorer) else network
+        self.names = names
 
     def forward(self, picture: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        return tuple(self.network.analyse(picture).values())
+        context = self.network.analyse(picture)
+        return tuple(context[name] for name in self.names)
 
 
 class _Restore(nn.Module):
@@ -73,17 +83,7 @@ def check_exportable(network: nn.Module) -> None:
     """
     if not isinstance(network, RestorationNetwork):
         raise ExportError(f"{type(network).__name__} is not a network of moir, so it has no analyse() to export")
-    if isinstance(network, IPT):
-        raise ExportError(
-            "IPT cuts pictures into tiles of its own, in Python and as many as the picture needs, so that its graph "
-            "would hold for one size only"
-        )
-    if isinstance(network, EDT):
-        raise ExportError(
-            "torch's exporter writes the window attention of EDT for one size only, so that its graph would fail on "
-            "every other picture"
-        )
-    if isinstance(network, RouterParts):
+    if isinstance(network, RouterParts) and not isinstance(network, CompactUniRestorer):
         raise ExportError(
             "UniRestorer decides by an 8-bit resized copy of the picture, made by Pillow, and holds whole networks of "
             "which one runs; export the experts one by one"
@@ -91,7 +91,7 @@ def check_exportable(network: nn.Module) -> None:
 
 
 def record(network: RestorationNetwork, folder: Path) -> Recorded:
-    """Record a network into ``analyse.onnx`` and ``restore.onnx``.
+    """Record a network into ``analyse.onnx`` and ``restore.onnx``; experts of a tree into a graph each.
 
     Args:
         network: In evaluation mode, float32, on the CPU.
@@ -106,12 +106,28 @@ def record(network: RestorationNetwork, folder: Path) -> Recorded:
     with torch.no_grad():
         context = network.analyse(picture)
     names, analyse = list(context), None
-    restore = folder / "restore.onnx"
-    _record(_Restore(network, names), (picture, *context.values()), [PICTURE, *names], [RESTORED], restore)
+
+    def restoring(part: RestorationNetwork, path: Path) -> list[str]:
+        _record(_Restore(part, names), (picture, *context.values()), [PICTURE, *names], [RESTORED], path)
+        return _drop_unused(path)
+
+    restore, experts = folder / "restore.onnx", list[Path | None]()
+    if isinstance(network, CompactUniRestorer):
+        inputs = restoring(network.base, restore)
+        paths = {0: restore}
+        for number in graphs_of(network):
+            if number is not None and number not in paths:
+                paths[number] = folder / f"restore-{number}.onnx"
+                given = restoring(network.expert(number), paths[number])
+                if not set(given) <= set(inputs):
+                    raise ExportError(f"expert {number} reads {given}, and the shared network only {inputs}")
+            experts.append(None if number is None else paths[number])
+    else:
+        inputs = restoring(network, restore)
     if names:
         analyse = folder / "analyse.onnx"
-        _record(_Analyse(network), (picture,), [PICTURE], names, analyse)
-    return Recorded(restore, _drop_unused(restore), analyse, {n: list(v.shape) for n, v in context.items()})
+        _record(_Analyse(network, names), (picture,), [PICTURE], names, analyse)
+    return Recorded(restore, inputs, analyse, {n: list(v.shape) for n, v in context.items()}, experts)
 
 
 def halve_weights(path: Path) -> None:
@@ -142,6 +158,7 @@ def import_onnx() -> Any:
     """
     with needs_extra("export", "exporting needs onnx"):
         import onnx
+        import onnx.external_data_helper
         import onnx.numpy_helper
     return onnx
 
@@ -177,7 +194,7 @@ def _drop_unused(path: Path) -> list[str]:
     """Remove inputs that no operation reads; returns the names of those left, without the picture."""
     onnx = import_onnx()
     model = onnx.load(path)
-    used: set[str] = set()
+    used = {PICTURE}
 
     def collect(graph: Any) -> None:
         for node in graph.node:
@@ -187,9 +204,9 @@ def _drop_unused(path: Path) -> list[str]:
                     collect(attribute.g)
 
     collect(model.graph)
-    kept = [value for value in model.graph.input if value.name in used or value.name == PICTURE]
-    if len(kept) < len(model.graph.input):
+    left = [value for value in model.graph.input if value.name in used]
+    if len(left) < len(model.graph.input):
         del model.graph.input[:]
-        model.graph.input.extend(kept)
+        model.graph.input.extend(left)
         onnx.save(model, path)
-    return [value.name for value in kept if value.name != PICTURE]
+    return [value.name for value in left if value.name != PICTURE]

@@ -13,13 +13,13 @@ from moir.base.extras import needs_extra
 from moir.base.names import check_name
 from moir.export.errors import ExportError
 from moir.export.graphs import PICTURE, RESTORED
-from moir.export.manifest import Graph, Manifest
+from moir.export.manifest import Manifest
 from moir.networks.base import Context, check_pictures, recall
 
 ENGINES = ("onnxruntime", "openvino")
 
 Session = Callable[[Mapping[str, np.ndarray[Any, Any]]], dict[str, np.ndarray[Any, Any]]]
-"""A graph that is loaded: named arrays in, named arrays out."""
+"""A graph that is loaded: named arrays in, of which it takes what it needs, named arrays out."""
 
 
 class Exported:
@@ -32,7 +32,12 @@ class Exported:
     """
 
     def __init__(
-        self, manifest: Manifest, engine: str, precision: str, analyse: Session | None, restore: Session
+        self,
+        manifest: Manifest,
+        engine: str,
+        precision: str,
+        analyse: Session | None,
+        restore: Callable[[str], Session],
     ) -> None:
         self.manifest, self.engine, self.precision = manifest, engine, precision
         self._analyse, self._restore = analyse, restore
@@ -73,8 +78,23 @@ class Exported:
         check_pictures(x)
         context = self.analyse(x) if context is None else context
         names = [name for name in self.manifest.restore.inputs if name != PICTURE]
-        given = {name: _array(recall(context, name, len(x))) for name in names}
-        return torch.from_numpy(self._restore({PICTURE: _array(x), **given})[RESTORED])
+        given = {PICTURE: _array(x), **{name: _array(recall(context, name, len(x))) for name in names}}
+        experts = self.manifest.experts
+        if experts is None:
+            return self._run(self.manifest.restore.file, given)
+        chosen = recall(context, experts.input, len(x)).tolist()
+        restored = x.clone()
+        for number in sorted(set(chosen)):
+            if not 0 <= number < len(experts.files):
+                raise InvalidValueError(f"there is no expert {number}; this export has 0 to {len(experts.files) - 1}")
+            file = experts.files[number]
+            if file is not None:
+                rows = [row for row, own in enumerate(chosen) if own == number]
+                restored[rows] = self._run(file, {name: value[rows] for name, value in given.items()})
+        return restored
+
+    def _run(self, file: str, given: Mapping[str, np.ndarray[Any, Any]]) -> torch.Tensor:
+        return torch.from_numpy(self._restore(file)(given)[RESTORED])
 
     __call__ = forward
 
@@ -106,14 +126,19 @@ def load_exported(
         if precision != "float32":
             raise InvalidValueError("onnxruntime computes in float32 on a CPU; use 'float32', or the engine 'openvino'")
 
-    def opened(graph: Graph, inside: str) -> Session:
-        path = Path(folder) / graph.file
+    def opened(file: str, inside: str) -> Session:
+        path = Path(folder) / file
         if engine == "onnxruntime":
             return open_onnxruntime(path, threads)
         return open_openvino(path, inside, threads)
 
-    analyse = None if manifest.analyse is None else opened(manifest.analyse, "float32")
-    return Exported(manifest, engine, precision, analyse, opened(manifest.restore, precision))
+    @cache
+    def restore(file: str) -> Session:  # experts are loaded when they are first chosen
+        return opened(file, precision)
+
+    restore(manifest.restore.file)
+    analyse = None if manifest.analyse is None else opened(manifest.analyse.file, "float32")
+    return Exported(manifest, engine, precision, analyse, restore)
 
 
 def open_onnxruntime(path: Path, threads: int | None = None) -> Session:
@@ -134,7 +159,8 @@ def open_onnxruntime(path: Path, threads: int | None = None) -> Session:
     except Exception as error:  # its exceptions have no common base
         raise ExportError(f"onnxruntime cannot load {path}: {_first_line(error)}") from error
     names = [output.name for output in session.get_outputs()]
-    return lambda inputs: dict(zip(names, session.run(names, dict(inputs)), strict=True))
+    needed = [given.name for given in session.get_inputs()]
+    return lambda inputs: dict(zip(names, session.run(names, {n: inputs[n] for n in needed}), strict=True))
 
 
 def open_openvino(path: Path, precision: str = "float32", threads: int | None = None) -> Session:
@@ -154,9 +180,10 @@ def open_openvino(path: Path, precision: str = "float32", threads: int | None = 
     except RuntimeError as error:
         raise ExportError(f"OpenVINO cannot load {path}: {_first_line(error)}") from error
     request = compiled.create_infer_request()
+    needed = {name for given in compiled.inputs for name in given.get_names()}
 
     def run(inputs: Mapping[str, np.ndarray[Any, Any]]) -> dict[str, np.ndarray[Any, Any]]:
-        results = request.infer(dict(inputs), share_inputs=True)
+        results = request.infer({n: value for n, value in inputs.items() if n in needed}, share_inputs=True)
         # It gives an output more names than the graph does, so that each is returned under all of them.
         return {name: np.array(value) for output, value in results.items() for name in output.get_names()}
 

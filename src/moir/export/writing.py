@@ -3,7 +3,7 @@
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import moir
@@ -11,11 +11,14 @@ from moir.base.errors import InvalidValueError
 from moir.base.files import check_absent
 from moir.base.names import TYPES, check_name
 from moir.checkpoints import Card
+from moir.checkpoints.card import sha256_of
 from moir.export import manifest as manifests
 from moir.export.check import check
-from moir.export.graphs import PICTURE, RESTORED, Recorded, halve_weights, record
-from moir.export.manifest import Graph, Manifest
+from moir.export.graphs import PICTURE, RESTORED, Recorded, halve_weights, import_onnx, record
+from moir.export.manifest import Experts, Graph, Manifest
 from moir.export.run import import_openvino, load_exported
+from moir.export.sharing import share_weights
+from moir.export.tree import EXPERT
 from moir.networks.base import RestorationNetwork
 
 FORMATS = ("onnx", "openvino")
@@ -23,6 +26,8 @@ PRECISIONS = ("float32", "fp16")
 SIZE = 128
 """Side of the pictures that an export is checked on, pixels, unless told otherwise."""
 SMALLEST = 40
+WEIGHTS = "weights.bin"
+"""What the ONNX graphs of experts share."""
 
 
 def export(
@@ -63,8 +68,12 @@ def export(
     network = network.cpu().float().eval().requires_grad_(False)
     with _folder(Path(output), overwrite) as folder:
         recorded = record(network, folder)
-        if precision == "fp16" and format == "onnx":
-            halve_weights(recorded.restore)
+        if format == "onnx":
+            if precision == "fp16":
+                for path in recorded.restoring:
+                    halve_weights(path)
+            if recorded.experts:
+                share_weights(recorded.restoring, folder / WEIGHTS, import_onnx())
         if format == "openvino":
             recorded = _convert(recorded, compress=precision == "fp16")
         described = _describe(network, card, recorded, format, precision)
@@ -79,16 +88,18 @@ def export(
 def _convert(recorded: Recorded, compress: bool) -> Recorded:
     """ONNX files to OpenVINO's, which take their place."""
     openvino = import_openvino()
-    converted = []
-    for path in (recorded.restore, recorded.analyse):
-        if path is not None:
-            target = path.with_suffix(".xml")
-            model = openvino.convert_model(str(path))
-            openvino.save_model(model, str(target), compress_to_fp16=compress and path == recorded.restore)
-            path.unlink()
-            converted.append(target)
-    restore, analyse = converted[0], converted[1] if len(converted) > 1 else None
-    return Recorded(restore, recorded.inputs, analyse, recorded.context)
+    converted: dict[Path, Path] = {}
+    for path in [*recorded.restoring, *([recorded.analyse] if recorded.analyse else [])]:
+        converted[path] = path.with_suffix(".xml")
+        model = openvino.convert_model(str(path))
+        openvino.save_model(model, str(converted[path]), compress_to_fp16=compress and path != recorded.analyse)
+        path.unlink()
+    return replace(
+        recorded,
+        restore=converted[recorded.restore],
+        analyse=recorded.analyse and converted[recorded.analyse],
+        experts=[path and converted[path] for path in recorded.experts],
+    )
 
 
 def _describe(network: RestorationNetwork, card: Card, recorded: Recorded, format: str, precision: str) -> Manifest:
@@ -105,6 +116,7 @@ def _describe(network: RestorationNetwork, card: Card, recorded: Recorded, forma
         restore=Graph.of(recorded.restore, [PICTURE, *recorded.inputs], [RESTORED]),
         analyse=analyse,
         context={name: ["batch", *shape[1:]] for name, shape in recorded.context.items()},
+        experts=_experts(recorded),
         scale=network.scale,
         size_multiple=network.size_multiple,
         overlap=network.overlap,
@@ -116,6 +128,16 @@ def _describe(network: RestorationNetwork, card: Card, recorded: Recorded, forma
         weights_sha256=card.sha256,
         moir=moir.__version__,
     )
+
+
+def _experts(recorded: Recorded) -> Experts | None:
+    if not recorded.experts:
+        return None
+    hashes = {name: sha for path in recorded.restoring for name, sha in Graph.of(path, [], []).sha256.items()}
+    shared = recorded.restore.parent / WEIGHTS
+    if shared.exists():
+        hashes[WEIGHTS] = sha256_of(shared)
+    return Experts(EXPERT, [None if path is None else path.name for path in recorded.experts], hashes)
 
 
 @contextmanager

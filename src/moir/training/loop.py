@@ -148,7 +148,8 @@ def train(
     writer = SummaryWriter(str(out / "tensorboard"), purge_step=done) if main else None
     validator = None
     if main and (recipe.validation.folders or recipe.validation.benchmarks):
-        validator = Validator(recipe.validation, recipe.data.folders, recipe.data.root, network.scale)
+        data = recipe.data
+        validator = Validator(recipe.validation, data.folders, data.root, network.scale, data.told)
     counter = ExpertCounter(dataset.groups, network.options.get("num_experts", 0))
     if main:
         write_text(out / "recipe.json", recipe.model_dump_json(indent=1), overwrite=True)

@@ -1,6 +1,7 @@
 """The same damaged pictures after every so many steps: a number for each damage, and pictures to look at."""
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -24,6 +25,7 @@ class Validator:
         training_folders: Where training pictures come from, which must not be validated on.
         root: Where benchmarks lie, if the section does not say.
         scale: How many times larger the network makes pictures.
+        told: Degradation types that the network is told to remove, as it is in training; empty: it is told nothing.
 
     Raises:
         TrainingError: A validation folder is also a training folder, pictures are too small, or a benchmark's targets
@@ -32,8 +34,14 @@ class Validator:
     """
 
     def __init__(
-        self, settings: Validation, training_folders: list[str], root: str | None = None, scale: int = 1
+        self,
+        settings: Validation,
+        training_folders: list[str],
+        root: str | None = None,
+        scale: int = 1,
+        told: Sequence[str] = (),
     ) -> None:
+        self.told = tuple(told)
         shared = set(settings.folders) & set(training_folders)
         if shared:
             raise TrainingError(f"{', '.join(shared)} is in data.folders and in validation.folders; keep them apart")
@@ -68,7 +76,7 @@ class Validator:
         network.eval()
         scores, rows = {}, []
         for spec, (inputs, targets) in self.pairs.items():
-            restored = torch.cat([network(x[None].to(device)).clamp(0, 1).cpu() for x in inputs])
+            restored = torch.cat([self._restored(network, x[None].to(device)).cpu() for x in inputs])
             # A clean picture returned untouched has infinite PSNR; 100 dB stands for "exact".
             scores[spec] = float(psnr(restored, targets).clamp(max=100).mean())
             shown = F.interpolate(inputs[:1], size=targets.shape[-2:], mode="nearest")[0]
@@ -80,6 +88,11 @@ class Validator:
         write(from_tensor(torch.cat(rows, -2)), sheet, overwrite=True)
         network.train(was_training)
         return scores
+
+    def _restored(self, network: RestorationNetwork, x: torch.Tensor) -> torch.Tensor:
+        context = network.instruct(network.analyse(x), self.told) if self.told else None
+        restored: torch.Tensor = network(x, context).clamp(0, 1)
+        return restored
 
 
 def _damaged(clean: torch.Tensor, spec: str, seed: int) -> torch.Tensor:

@@ -1,10 +1,12 @@
 """UniRestorer in its shipped form: one shared network, a small set of own parameters per expert, a router.
 
 An expert is the shared network with some of its parameters replaced. The coarsest expert is the shared network itself;
-the groups of clean pictures have the identity.
+the groups of clean pictures have the identity. Adapters and whole networks of others can join as experts
+(:mod:`moir.universal.tree_joining`).
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from math import lcm
 from typing import Any, ClassVar
 
 import torch
@@ -15,7 +17,8 @@ from moir.base.names import TYPES, check_name
 from moir.networks.base import Context, RestorationNetwork, build, check_pictures, recall, select
 from moir.networks.compact import Compact
 from moir.universal.compact_extractor import CompactExtractor
-from moir.universal.expert_form import own_names, with_form
+from moir.universal.expert_form import own_names
+from moir.universal.expert_kinds import Form, kind_of
 from moir.universal.losses import through_gate
 from moir.universal.router import Route, RouterNoise, RouterParts, level_balance, prune
 from moir.universal.tree import Tree, grouped
@@ -47,17 +50,20 @@ class CompactUniRestorer(RestorationNetwork, RouterParts):
             the estimate is less sure, the shared network restores. None: no such condition.
         trained: Numbers of the experts that have parameters of their own; the others are the same as their parents, but
             for those of clean pictures, which are the identity. None: all but the coarsest and the identities.
-        forms: Options of the shared network that single experts change, by the expert's number: more blocks, which are
-            the expert's own. See :func:`~moir.universal.expert_form.with_form`.
+        forms: What single experts are, by number, where they are not the shared network with parameters ``own``: more
+            blocks, an adapter, or a whole network. See :mod:`moir.universal.expert_kinds`.
+        waiting: Leaves, by number, that nothing chooses: they joined after the router was trained.
         routing_noise: ``"training"``: noise on the router's logits in training. ``"never"``: none.
 
     Attributes:
         tree: The tree.
         extractor: The :class:`~moir.universal.compact_extractor.CompactExtractor`.
         base: The shared network, which is the expert of number 0.
+        kinds: What each trained expert is, by number.
 
     Raises:
-        InvalidValueError: A pattern that matches no parameter.
+        InvalidValueError: A pattern that matches no parameter; a form that is none, of an expert that is not trained,
+            or of a network that cannot be an expert; or a leaf that waits and is not there.
     """
 
     estimates: ClassVar[bool] = True
@@ -71,8 +77,9 @@ class CompactUniRestorer(RestorationNetwork, RouterParts):
         extractor: Mapping[str, Any] | None = None,
         own: Sequence[str] = FINE,
         trained: Sequence[int] | None = None,
-        forms: Mapping[str | int, Mapping[str, Any]] | None = None,
+        forms: Mapping[str | int, Form] | None = None,
         sure: Mapping[str, float] | None = None,
+        waiting: Sequence[int] = (),
         routing_noise: RouterNoise = "training",
     ) -> None:
         super().__init__()
@@ -85,21 +92,42 @@ class CompactUniRestorer(RestorationNetwork, RouterParts):
         self.trained = tuple(n for n in numbers if not self.tree.is_clean(n))
         self.sure = {check_name(type_, TYPES, "degradation type"): float(p) for type_, p in (sure or {}).items()}
         self.experts = nn.ModuleList([nn.Module() for _ in range(self.tree.experts)])
-        self.forms = {int(n): with_form(self.base_options, form) for n, form in (forms or {}).items()}
         own_names(self.base, own)  # patterns are checked even where there is no expert
-        for number in self.trained:
-            network = Compact(**self.forms[number]) if number in self.forms else self.base
-            _hold(self.experts[number], {n: network.get_parameter(n) for n in own_names(self.base, own, network)})
+        given = {int(n): form for n, form in (forms or {}).items()}
+        if given.keys() - set(self.trained):
+            raise InvalidValueError(f"expert {min(given.keys() - set(self.trained))} has a form, but is not trained")
+        self.kinds = {n: kind_of(given.get(n, {}), self.base_options, own) for n in self.trained}
+        for number, kind in self.kinds.items():
+            self.experts[number] = kind.own(self.base)
+        # Tiles suit every expert: no one knows beforehand which will restore.
+        wishes = [(Compact.size_multiple, Compact.overlap)]
+        wishes += [kind.tiling(self.experts[number]) for number, kind in self.kinds.items()]
+        self.size_multiple = lcm(*(multiple for multiple, _ in wishes))  # type: ignore[misc]
+        widest = max(overlap for _, overlap in wishes)
+        self.overlap = -(-widest // self.size_multiple) * self.size_multiple  # type: ignore[misc]
+        self.waiting = tuple(sorted(set(waiting)))
+        if self.waiting and not 0 <= self.waiting[0] <= self.waiting[-1] < len(self.tree.leaves):
+            raise InvalidValueError(
+                f"waiting={list(waiting)}: the tree has the leaves 0 to {len(self.tree.leaves) - 1}"
+            )
         for part in (self.base, self.extractor, self.experts):  # trained in stages of their own
             part.requires_grad_(False)
-        self._assembled: dict[int, Compact] = {}
+        self._assembled: dict[int, RestorationNetwork] = {}
 
     def __getstate__(self) -> dict[str, Any]:
         # Assembled experts share parameters with this very object; a copy assembles its own.
         return {**super().__getstate__(), "_assembled": {}}
 
+    def _apply(self, fn: Any, recurse: bool = True) -> "CompactUniRestorer":
+        # A move replaces buffers, and assembled experts would keep the old ones.
+        self._assembled.clear()
+        super()._apply(fn, recurse)
+        return self
+
     def expert(self, number: int) -> RestorationNetwork:
-        """An expert as a network of its own: shares this one's parameters, copies nothing.
+        """An expert as a network of its own, in evaluation mode: shares this one's parameters.
+
+        It takes the context that :meth:`restore_routed` gives it: ``embedding`` and ``remove``.
 
         Raises:
             InvalidValueError: An expert of clean pictures, which is no network.
@@ -110,16 +138,8 @@ class CompactUniRestorer(RestorationNetwork, RouterParts):
         if number == 0:
             return self.base
         if number not in self._assembled:
-            with torch.device("meta"):
-                network = Compact(**self.forms.get(number, self.base_options))
-            own = dict(self.experts[number].named_parameters())
-            for name, parameter in {**dict(self.base.named_parameters()), **own}.items():
-                _put(network, name, parameter)
-            if self.base.stem.weight.is_contiguous(memory_format=torch.channels_last):
-                for parameter in own.values():  # laid out like the shared network, which the runtime prepares
-                    if parameter.dim() == 4:
-                        parameter.data = parameter.data.contiguous(memory_format=torch.channels_last)
-            self._assembled[number] = network.train(self.training)
+            with torch.inference_mode(False):
+                self._assembled[number] = self.kinds[number].assembled(self.base, self.experts[number])
         return self._assembled[number]
 
     def owner_of(self, number: int) -> int:
@@ -127,6 +147,36 @@ class CompactUniRestorer(RestorationNetwork, RouterParts):
         while number not in self.trained and number != 0:
             number = self.tree.parent_of(number)
         return number
+
+    def words_of(self, number: int) -> str:
+        """What an expert is, for lists: ``own parameters``, ``adapter conv``, ``restormer``, ``as expert 1``, ..."""
+        if self.tree.is_clean(number):
+            return "identity"
+        owner = self.owner_of(number)
+        if owner != number:
+            return f"as expert {owner}"
+        return "shared network" if number == 0 else self.kinds[number].words
+
+    def told(self, number: int) -> tuple[str, ...]:
+        """The types that an expert is told to remove, in auto mode: its one type, or nothing.
+
+        Nothing for the shared network, for experts of mixes, and for those that were not trained to be told.
+        """
+        owner = self.owner_of(number)
+        kind = self.kinds.get(owner)
+        return self.tree.instruction(owner) if kind is not None and kind.is_told else ()
+
+    def route(
+        self,
+        representation: torch.Tensor,
+        leaf_mask: torch.Tensor | None = None,
+        level_mask: torch.Tensor | None = None,
+    ) -> Route:
+        """See :meth:`RouterParts.route`; leaves that wait are never chosen."""
+        if self.waiting:
+            waits = self._waits()
+            leaf_mask = waits if leaf_mask is None else leaf_mask | waits.to(leaf_mask.device)
+        return super().route(representation, leaf_mask, level_mask)
 
     def analyse(self, x: torch.Tensor) -> Context:
         """See :meth:`RestorationNetwork.analyse`; the tensors are listed in the class docstring."""
@@ -156,6 +206,7 @@ class CompactUniRestorer(RestorationNetwork, RouterParts):
         """
         wanted = {check_name(type_, TYPES, "degradation type") for type_ in types}
         leaf_mask = torch.tensor([not leaf.types or not set(leaf.types) <= wanted for leaf in self.tree.leaves])
+        leaf_mask |= self._waits()
         told = _flags(wanted, context["embedding"]).expand(len(context["embedding"]), -1)
         if bool(leaf_mask.all()):
             zero = torch.zeros_like(context["expert"])
@@ -240,6 +291,10 @@ class CompactUniRestorer(RestorationNetwork, RouterParts):
         ]
         return level.masked_fill(torch.tensor(unsure, device=level.device), 0)
 
+    def _waits(self) -> torch.Tensor:
+        """(leaves,) bool, True for leaves that nothing chooses yet."""
+        return torch.tensor([leaf in self.waiting for leaf in range(len(self.tree.leaves))])
+
     def _decided(self, context: dict[str, torch.Tensor], route: Route) -> Context:
         level = self.agreed_level(context["presence"], route.leaf, route.level)
         return {
@@ -263,8 +318,8 @@ class CompactUniRestorer(RestorationNetwork, RouterParts):
         return {"expert": expert, "remove": torch.stack([row.to(otherwise) for row in rows])}
 
     def _instruction(self, number: int) -> torch.Tensor | None:
-        """What an expert is told, (8,): its one type; None for the shared network and for experts of mixes."""
-        told = self.tree.instruction(self.owner_of(number))
+        """What an expert is told, (8,), see :meth:`told`; None: nothing."""
+        told = self.told(number)
         return _flags(set(told), self.base.head.weight) if told else None
 
 
@@ -276,12 +331,11 @@ class _Accelerated(RestorationNetwork):
     ) -> None:
         super().__init__()
         self.network, self.options = network, network.options
+        self.size_multiple, self.overlap = network.size_multiple, network.overlap  # type: ignore[misc]
         self._make = make
         self._made: dict[int, RestorationNetwork] = {}
 
     estimates: ClassVar[bool] = CompactUniRestorer.estimates
-    size_multiple: ClassVar[int] = CompactUniRestorer.size_multiple
-    overlap: ClassVar[int] = CompactUniRestorer.overlap
 
     def analyse(self, x: torch.Tensor) -> Context:
         return self.network.analyse(x)
@@ -302,22 +356,6 @@ class _Accelerated(RestorationNetwork):
             expert = self.network.expert(owner)
             self._made[owner] = self._make(expert) or expert
         return self._made[owner]
-
-
-def _hold(module: nn.Module, parameters: Mapping[str, torch.Tensor]) -> None:
-    """Give a module copies of these parameters, under their dotted names."""
-    for name, value in parameters.items():
-        _put(module, name, nn.Parameter(value.detach().clone()))
-
-
-def _put(module: nn.Module, name: str, parameter: nn.Parameter) -> None:
-    """Set a parameter by its dotted name; modules on the way are made where they are missing."""
-    *path, last = name.split(".")
-    for part in path:
-        if not hasattr(module, part):
-            module.add_module(part, nn.Module())
-        module = getattr(module, part)
-    module.register_parameter(last, parameter)
 
 
 def _flags(types: set[str], like: torch.Tensor) -> torch.Tensor:

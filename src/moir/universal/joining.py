@@ -7,50 +7,28 @@ trained again, a new leaf is never chosen: it has the logits of another leaf tha
 
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
-from moir.base.errors import CheckpointError, InvalidValueError, MissingExtraError, UnknownNameError
+from moir.base.errors import CheckpointError, InvalidValueError
 from moir.base.files import check_absent
-from moir.base.names import TYPES, check_name, near_misses
-from moir.checkpoints import Card
 from moir.models import find_weights
 from moir.universal.clustering import Label
-from moir.universal.foreign_expert import SPANDREL
+from moir.universal.joining_places import TRIAL, Joined, check_kept, expert_of, types_of
 from moir.universal.network import UniRestorer
 from moir.universal.opening import MARKS, head_of, open_unirestorer
-from moir.universal.pool import OWN, Builders, ExpertSource, fingerprint, recognise
+from moir.universal.pool import OWN, Builders, ExpertSource, fingerprint
 from moir.universal.pool_file import CENTRES, Member, Pool, expert_prefixes, pool_of, relocated, write_pool
+from moir.universal.recognising import recognised
 from moir.universal.store import open_store
 from moir.universal.tree import Leaf, Tree
+from moir.universal.tree_joining import is_tree
 
 log = logging.getLogger(__name__)
-
-TRIAL = (1, 3, 24, 20)
-"""Shape of the random picture that a network restores before it may join."""
-
-
-@dataclass(frozen=True)
-class Joined:
-    """What was written.
-
-    Attributes:
-        path: The pool.
-        expert: The network's number in it.
-        group: Its group.
-        model: What the network is.
-        is_new: Whether the group is new, so that nothing chooses it before the router is trained again.
-    """
-
-    path: Path
-    expert: int
-    group: str
-    model: str
-    is_new: bool
 
 
 def join(
@@ -88,7 +66,8 @@ def join(
 
     Raises:
         UnknownNameError: No such group (near misses are named), type, degree, model or option.
-        InvalidValueError: Types for a group that is there; a ``source`` that cannot be referred to.
+        InvalidValueError: Types for a group that is there; a ``source`` that cannot be referred to, or whose experts
+            share one network.
         CheckpointError: A file is missing, unsafe or damaged, is not recognised, or does not restore pictures.
         MissingExtraError: Only spandrel might know the network, and is not installed.
         OutputExistsError: ``output`` exists and ``overwrite`` is false.
@@ -98,12 +77,14 @@ def join(
     start = find_weights(str(source))
     if target.exists() and target.samefile(start):
         raise InvalidValueError(f"{target} is the pool to start from; give another name")
+    if is_tree(start):
+        raise InvalidValueError(f"the experts of {start} share one network; use moir.universal.tree_joining.join_tree")
     opened = open_unirestorer(start, builders=builders)
     store = open_store(start)
     pool = pool_of(store) or pool_in_file(opened)
     if not whole and start.suffix != ".safetensors":
         raise InvalidValueError(f"{start} is no .safetensors file and cannot be referred to; write everything: --whole")
-    joining = _recognised(find_weights(str(network)), model, options)
+    joining = recognised(find_weights(str(network)), model, options)
     _try(joining, builders)
     member = Member(
         joining.model, joining.options, joining.licence, f"from {joining.store.path.name}",
@@ -113,20 +94,17 @@ def join(
     # -- the place in the tree ---------------------------------------------------------------------------------------
     if not whole:
         pool = replace(pool, members=tuple(tuple(relocated(m, start, target) for m in level) for level in pool.members))
-    expert, is_new = _expert_of(pool.tree, group), False
+    expert, is_new = expert_of(pool.tree, group), False
     head = dict(head_of(opened).state_dict())
     centres = store.read([CENTRES])[CENTRES] if CENTRES in store.shapes else None
     if expert is not None:
-        if types or degree:
-            raise InvalidValueError(
-                f"{group!r} is expert {expert} of the tree already, and keeps its types; leave types and degree out"
-            )
+        check_kept(group, expert, types, degree)
         grown = pool.tree
         members = _replaced(pool.members, expert, member)
     else:
         is_new = True
         grown, members, expert, sibling = _with_leaf(
-            pool, Leaf(group, _types(group, types, pool.tree), (0,), degree), member
+            pool, Leaf(group, types_of(group, types, pool.tree), (0,), degree), member
         )
         head[MARKS[0]] = _with_logits_of(head[MARKS[0]], sibling)
         if centres is not None:  # not known yet: the router's training measures it
@@ -218,26 +196,6 @@ def centres_by_label(
     return centres
 
 
-def _recognised(path: Path, model: str | None, options: Mapping[str, Any] | None) -> ExpertSource:
-    """Which network a file holds: as the caller says, as its card says, by its names, or by spandrel."""
-    store = open_store(path)
-    card = path.with_suffix(".json")
-    if model is not None:
-        return ExpertSource(store, "", model, dict(options or {}))
-    if path.suffix == ".safetensors" and card.exists():
-        described = Card.read(card)
-        return ExpertSource(store, "", described.model, dict(described.options), described.licence)
-    try:
-        return recognise(store, "")
-    except CheckpointError as unknown:
-        source = ExpertSource(store, "", SPANDREL)
-        try:
-            source.load()
-        except MissingExtraError as error:
-            raise MissingExtraError(f"{unknown}; other projects' networks: {error}") from error
-        return source
-
-
 def _try(joining: ExpertSource, builders: Builders | None) -> None:
     """Check that a network restores a picture to its own size."""
     expert: Any = joining.load(builders)
@@ -249,29 +207,6 @@ def _try(joining: ExpertSource, builders: Builders | None) -> None:
         made = tuple(y.shape) if isinstance(y, torch.Tensor) else type(y).__name__
         own = f"; it is {joining.model}" if joining.model.startswith(OWN) else ""
         raise CheckpointError(f"{joining.label} made {made} of a picture {TRIAL}, or numbers that are not finite{own}")
-
-
-def _expert_of(tree: Tree, group: str) -> int | None:
-    """The number of a group's expert, by its name or by that number."""
-    named = {tree.name_of(number): number for row in reversed(tree.rows) for number in reversed(row)}
-    named |= {str(number): number for row in tree.rows for number in row}
-    return named.get(group)
-
-
-def _types(group: str, types: Sequence[str], tree: Tree) -> tuple[str, ...]:
-    """The types of a new group.
-
-    Raises:
-        UnknownNameError: There are none: the group's name was meant to be one of the tree's.
-    """
-    if types:
-        for type_ in types:
-            check_name(type_, TYPES, "degradation type")
-        return tuple(type_ for type_ in TYPES if type_ in types)
-    known = list(dict.fromkeys(tree.name_of(number) for level in zip(*tree.rows, strict=True) for number in level))
-    near = near_misses(group, known)
-    hint = f"did you mean {' or '.join(map(repr, near))}?" if near else f"known: {', '.join(known)}"
-    raise UnknownNameError(f"the tree has no group {group!r}; {hint} For a new group name its types: --types rain,haze")
 
 
 Members = tuple[tuple[Member, ...], ...]

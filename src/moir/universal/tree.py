@@ -22,15 +22,22 @@ class Leaf:
 
     Attributes:
         name: What it is called.
-        types: Degradation types in it, several for a mix; empty: not known.
+        types: Degradation types in it, several for a mix; empty: clean pictures, or damage that has no name here.
         experts: Its experts' numbers, the coarsest level first.
         degree: How strong they are, if the leaf stands for one degree.
+        unnamed: Whether it is of damage that is none of the known types, such as salt-and-pepper noise.
     """
 
     name: str
     types: tuple[str, ...]
     experts: tuple[int, ...]
     degree: str | None = None
+    unnamed: bool = False
+
+    @property
+    def is_clean(self) -> bool:
+        """Whether it is of pictures without damage."""
+        return not self.types and not self.unnamed
 
 
 @dataclass(frozen=True)
@@ -43,8 +50,8 @@ class Tree:
         names: Names of the experts' groups, by number, where they have one.
 
     Raises:
-        InvalidValueError: No leaves; a leaf without one expert per level; an expert at two levels; or leaves that
-            share an expert but not its parents.
+        InvalidValueError: No leaves; a leaf without one expert per level; an expert at two levels; leaves that share an
+            expert but not its parents; or a leaf with types that is unnamed.
         UnknownNameError: Not a degradation type or degree.
     """
 
@@ -66,6 +73,11 @@ class Tree:
                 check_name(type_, TYPES, "degradation type")
             if leaf.degree is not None:
                 check_name(leaf.degree, DEGREES, "degree")
+            if leaf.types and leaf.unnamed:
+                raise InvalidValueError(
+                    f"leaf {number} ({leaf.name}) is of {', '.join(leaf.types)} and of none of the known types; give "
+                    "types, or unnamed"
+                )
             for level, expert in enumerate(leaf.experts):
                 place = (level, leaf.experts[:level])
                 if places.setdefault(expert, place) != place:
@@ -83,7 +95,13 @@ class Tree:
         """
         try:
             leaves = tuple(
-                Leaf(x["name"], tuple(x["types"]), tuple(int(e) for e in x["experts"]), x.get("degree"))
+                Leaf(
+                    x["name"],
+                    tuple(x["types"]),
+                    tuple(int(e) for e in x["experts"]),
+                    x.get("degree"),
+                    bool(x.get("unnamed", False)),
+                )
                 for x in options["leaves"]
             )
             names = {int(number): str(name) for number, name in options.get("names", {}).items()}
@@ -137,11 +155,11 @@ class Tree:
 
     def is_clean(self, expert: int) -> bool:
         """Whether an expert below the coarsest level serves clean pictures alone: there is nothing to restore."""
-        return self.level_of(expert) != self.levels[0] and all(not leaf.types for leaf in self.members(expert))
+        return self.level_of(expert) != self.levels[0] and all(leaf.is_clean for leaf in self.members(expert))
 
     def instruction(self, expert: int) -> tuple[str, ...]:
         """The one type that an expert below the coarsest level removes; none where its leaves differ, or are mixes."""
-        kinds = {leaf.types for leaf in self.members(expert) if leaf.types}
+        kinds = {leaf.types for leaf in self.members(expert) if not leaf.is_clean}
         only = next(iter(kinds)) if len(kinds) == 1 else ()
         return only if len(only) == 1 and self.level_of(expert) != self.levels[0] else ()
 

@@ -56,9 +56,6 @@ class ExpertSettings(Section):
     form: dict[str, list[Positive]] | None = None
     """More blocks than the shared network has, also for the experts below: options such as ``decoder_blocks``. None: as
     the expert above. See :func:`moir.universal.expert_form.with_form`."""
-    strangers: Share = 0.02
-    """Only for experts of one type: share of pictures without it, which they must leave alone. It costs some quality
-    where the estimate is right, and saves much where it is wrong."""
     stored: Share | None = None
     """Share of pictures that a JPEG file was made of after all; None: as ``data.damage`` says."""
     smallest_scale: Share | None = None

@@ -34,6 +34,7 @@ def train_router(
     stage: RouterStage,
     seed: int = 0,
     more: tuple[torch.Tensor, torch.Tensor] | None = None,
+    start: Router | None = None,
 ) -> Router:
     """Train a router on a table of outcomes.
 
@@ -45,12 +46,13 @@ def train_router(
         stage: The section of the recipe.
         seed: Of weights, order, jitter and routing noise.
         more: Places (M, F) and groups (M,) of pictures without outcomes, from which the leaf gate learns too.
+        start: The router to go on from, changed in place; None: fresh weights.
 
     Returns:
         The router, in evaluation mode.
     """
     torch.manual_seed(seed)
-    router = Router(centres.shape[1], len(tree.leaves), len(tree.levels)).train()
+    router = (start or Router(centres.shape[1], len(tree.leaves), len(tree.levels))).train()
     trained = [p for p in router.parameters() if p.requires_grad]
     optimiser = torch.optim.AdamW(trained, lr=stage.learning_rate, weight_decay=stage.weight_decay)
     known = len(outcomes.points)
