@@ -273,4 +273,6 @@ def test_outcomes_are_those_of_each_expert(tmp_path):
     torch.testing.assert_close(again.mse, anew.mse)
     assert not torch.equal(again.mse, found.mse)
     assert again.experts == anew.experts
+    with pytest.raises(TrainingError, match="other pictures"):
+        loaded.refreshed(network, [{**batch, "input": x * 0.5}])
     assert len(again.followed_by(anew)) == 4

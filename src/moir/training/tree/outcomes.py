@@ -10,6 +10,7 @@ from pathlib import Path
 
 import torch
 
+from moir.base.errors import TrainingError
 from moir.checkpoints import read_tensors, write_tensors
 from moir.universal.compact_tree import CompactUniRestorer
 from moir.universal.pool import fingerprint
@@ -68,11 +69,19 @@ class Outcomes:
         Args:
             network, crop: See :func:`measure`.
             batches: The same pictures in the same order.
+
+        Raises:
+            TrainingError: They are other pictures.
         """
         changed = self.changed(network)
         if not changed:
             return self
         found = measure(network, batches, crop, experts=changed)
+        if not torch.allclose(found.before, self.before, rtol=1e-3, atol=1e-7):
+            raise TrainingError(
+                "the outcomes were measured on other pictures than these, so that experts cannot be compared; remove "
+                "the file, or go on with the data that it was made of"
+            )
         columns = {}
         for name in OF_EXPERTS:
             old = getattr(self, name)
