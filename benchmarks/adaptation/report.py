@@ -93,7 +93,7 @@ def main() -> None:
         extent=extent(found),
         table=main_table(found),
         gains=gains(found),
-        sheet=sheet(adapters, pictures, gallery),
+        sheet=sheet(adapters, gallery),
         numbers=pairs_table(found),
         sizes=size_table(found, gallery),
         rates=rates_table(found),

@@ -144,9 +144,12 @@ def main() -> None:
     found: dict[Setting, Seen] = {}
     for setting in SETTINGS:
         path = kept / f"{setting.range}_{setting.name}_{options.pictures}.safetensors"
-        if not path.exists() or Outcomes.load(path).changed(network):
+        pictures = damaged(options.data, setting, options.pictures)
+        if not path.exists():
             print(setting.range, setting.name, flush=True)
-            measure(network, damaged(options.data, setting, options.pictures), CROP).save(path)
+            measure(network, pictures, CROP).save(path)
+        elif Outcomes.load(path).changed(network):
+            Outcomes.load(path).refreshed(network, pictures, CROP).save(path)
         found[setting] = Seen(
             Outcomes.load(path), presence_of(network, damaged(options.data, setting, options.pictures))
         )
