@@ -11,6 +11,7 @@ from collections import deque
 from collections.abc import Callable, Hashable, Sequence
 from concurrent.futures import Future, InvalidStateError
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 log = logging.getLogger(__name__)
@@ -98,10 +99,12 @@ class Batcher:
         while jobs := self._next():
             self.running = len(jobs)
             began = time.perf_counter()
-            self._do(jobs)
+            settled = self._do(jobs)
             self.running = 0
             if self._on_batch is not None:
                 self._on_batch(len(jobs), time.perf_counter() - began)
+            for settle in settled:  # last, so that whoever has an answer also finds it counted
+                settle()
 
     def _next(self) -> list[Job]:
         """The oldest job and those that go with it; empty when closed and all is done."""
@@ -128,7 +131,9 @@ class Batcher:
         # The first may have been cancelled while it waited for company.
         return jobs or self._next()
 
-    def _do(self, jobs: list[Job]) -> None:
+    def _do(self, jobs: list[Job]) -> list[Callable[[], None]]:
+        """Run the jobs together; returns what hands out their results."""
+
         def stop() -> None:
             if all(job.result.cancelled() for job in jobs):
                 raise Abandoned
@@ -137,16 +142,13 @@ class Batcher:
             results = jobs[0].run([job.payload for job in jobs], stop)
         except Abandoned:
             log.info("stopped: nobody waits for it any more")
+            return []
         except BaseException as error:
             if len(jobs) > 1:
                 # One bad picture must not take the others with it.
-                for job in jobs:
-                    self._do([job])
-                return
-            _settle(jobs[0], error=error)
-        else:
-            for job, result in zip(jobs, results, strict=True):
-                _settle(job, result)
+                return [settle for job in jobs for settle in self._do([job])]
+            return [partial(_settle, jobs[0], error=error)]
+        return [partial(_settle, job, result) for job, result in zip(jobs, results, strict=True)]
 
 
 def _settle(job: Job, result: Any = None, error: BaseException | None = None) -> None:
