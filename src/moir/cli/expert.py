@@ -113,7 +113,7 @@ def add(
     from moir.base.errors import InvalidValueError
     from moir.models import find_weights
     from moir.universal.joining import join
-    from moir.universal.tree_joining import is_tree, join_tree
+    from moir.universal.tree_joining import UNNAMED, is_tree, join_tree
 
     words = tuple(filter(None, (word.strip() for word in (types or "").split(","))))
     shared = is_tree(find_weights(model))
@@ -135,4 +135,6 @@ def add(
     place = "a new leaf, which nothing chooses yet" if done.is_new else "in place of the expert there"
     say(f"{done.path}: {network} ({done.model}) is expert {done.expert}, group {done.group}, {place}")
     recipe = "recipes/tree/join.yaml" if shared else "RECIPE --set stage=router"
-    say(f"now train the router: moir train {recipe} --set start={done.path}")
+    # Damage without a name cannot be made, so it has to be given.
+    pairs = " --set pairs=FOLDER" if shared and UNNAMED in words else ""
+    say(f"now train the router: moir train {recipe} --set start={done.path}{pairs}")
