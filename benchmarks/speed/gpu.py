@@ -24,7 +24,8 @@ from torch import nn
 from moir.metrics import psnr
 from moir.models import create_model
 from moir.networks.base import Context, RestorationNetwork
-from moir.runtime.gpu import GraphRunner, TilePipeline, host_routes
+from moir.runtime.graphs import GraphRunner
+from moir.runtime.pipeline import TilePipeline, host_routes
 from moir.runtime.tiling import plan
 from moir.training.faster import use_faster_forms
 from moir.training.optimisers import make_optimiser
@@ -159,7 +160,7 @@ def tiles(network: RestorationNetwork, side: int, clock: Clock) -> Iterator[Row]
     division = plan(length, length, tile, overlap, multiple)
     context = network.analyse(whole[..., :tile, :tile].to(clock.device))
     for at_once in (1, 3, 9):
-        pipeline = TilePipeline(forward_of(network, clock.device), clock.device, torch.bfloat16, at_once)
+        pipeline = TilePipeline(forward_of(network, clock.device), clock.device, torch.bfloat16, at_once=at_once)
         taken = clock.measure(lambda pipeline=pipeline: pipeline.restore(whole, context, division))
         speed = length**2 / 1e6 / float(taken["min_s"])  # type: ignore[arg-type]
         yield {"model": type(network).__name__, "size": tile, "row": f"{division.count} tiles, {at_once} at once",

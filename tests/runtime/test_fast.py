@@ -213,4 +213,6 @@ def test_engines_that_are_not_there():
         Engine(create_model("test_compact"), "cpu", engine="fats")
     with pytest.raises(InvalidValueError, match="no fast twin"):
         Engine(create_model("test_unet"), "cpu", engine="fast")
+    with pytest.raises(InvalidValueError, match="CUDA graphs"):
+        Engine(create_model("test_unet"), "cpu", engine="graphs")
     assert Engine(create_model("test_unet"), "cpu").engine == "plain"

@@ -13,17 +13,18 @@ from moir.base.names import check_name
 from moir.networks.base import Context, RestorationNetwork, check_pictures
 from moir.runtime.device import choose_device, choose_precision
 from moir.runtime.fast import accelerate
-from moir.runtime.memory import BYTES_PER_PIXEL, SMALLEST_TILE, is_out_of_memory, tile_side
+from moir.runtime.graphs import GraphRunner
+from moir.runtime.memory import BYTES_PER_PIXEL, SMALLEST_TILE, free_memory, is_out_of_memory, tile_side
+from moir.runtime.pipeline import TilePipeline, tiles_at_once
 from moir.runtime.sample import mosaic
-from moir.runtime.scaling import scaled
-from moir.runtime.tiling import add_tile, plan
+from moir.runtime.tiling import plan
 
 log = logging.getLogger(__name__)
 
 TOLERANCE = 45.0
 """PSNR in dB that a half precision must reach against float32 on a test picture, or float32 is used."""
 
-EngineName = Literal["auto", "plain", "fast"]
+EngineName = Literal["auto", "plain", "fast", "graphs"]
 
 Progress = Callable[[int, int], None]
 """Called with tiles done and all tiles."""
@@ -55,13 +56,14 @@ class Engine:
         tile: Side of a tile in pixels; ``auto``: from free memory; None: never tile.
         bytes_per_pixel: Measured peak memory per pixel of a tile (the card's), for ``auto``.
         engine: ``plain``: the network as it is defined. ``fast``: its fast twin (:mod:`moir.runtime.fast`), which
-            gives the same on a CPU in less time; it has the weights as they are now. ``auto``: the twin, where there
-            is one.
+            gives the same on a CPU in less time; it has the weights as they are now. ``graphs``: the network as it is
+            defined, recorded as CUDA graphs (:mod:`moir.runtime.graphs`), which pays where many tiles of one size
+            follow each other. ``auto``: the twin, where there is one.
 
     Raises:
         DeviceError, UnknownNameError: The device, precision or engine is not to be had.
-        InvalidValueError: The tile is too small for the network's overlap, or there is no fast twin and ``engine`` is
-            ``fast``.
+        InvalidValueError: The tile is too small for the network's overlap; there is no fast twin and ``engine`` is
+            ``fast``; or it is ``graphs``, and the device is not CUDA's.
     """
 
     def __init__(
@@ -83,12 +85,17 @@ class Engine:
         self.tile = self._check_tile(tile)
         self.dtype = choose_precision(precision, self.device)
         self._twins: dict[torch.dtype, RestorationNetwork | None] = {}
-        self._fast = engine != "plain" and self._twin(self.dtype) is not None
+        self._fast = engine in ("auto", "fast") and self._twin(self.dtype) is not None
         if engine == "fast" and not self._fast:
             raise InvalidValueError(
                 f"{type(network).__name__} has no fast twin on {self.device.type} in {self.precision}; "
                 "use the engine 'auto' or 'plain'"
             )
+        if engine == "graphs" and self.device.type != "cuda":
+            raise InvalidValueError(
+                f"the engine 'graphs' records CUDA graphs, and the device is {self.device.type}; use 'auto'"
+            )
+        self._graphs = GraphRunner(self._forward) if engine == "graphs" else None
         if precision in (None, "auto") and self.dtype is not torch.float32 and not self._holds():
             self.dtype = torch.float32
 
@@ -176,25 +183,25 @@ class Engine:
     ) -> Output:
         height, width = pictures.shape[-2:]
         division = plan(height, width, tile, self.network.overlap, self.network.size_multiple)
-        if division.count == 1:
-            if context is None:
-                restored, context = self._run_whole(pictures)
-            else:
-                restored = self._run(pictures, context)
+        if context is None and division.count == 1 and self._graphs is None:
+            restored, context = self._restore_whole(pictures)
             if on_tile is not None:
                 on_tile(1, 1)
             return Output(restored.clamp_(0, 1), 1, context)
         if context is None:
             context = self.analyse(pictures)
-        tiled = self._measured(pictures, context, tile or max(height, width)) if self.network.measures else context
-        scale = self.network.scale
-        canvas = torch.zeros(*pictures.shape[:2], height * scale, width * scale)
-        for done, (row, column) in enumerate(division.tiles(), 1):
-            part = pictures[..., row.start : row.stop, column.start : column.stop]
-            add_tile(canvas, self._run(part, tiled), scaled(row, scale), scaled(column, scale))
-            if on_tile is not None:
-                on_tile(done, division.count)
-        return Output(canvas.clamp_(0, 1), division.count, context)
+        tiled = context
+        if division.count > 1 and self.network.measures:
+            tiled = self._measured(pictures, context, tile or max(height, width))
+        restored = self._pipeline(tile).restore(pictures, tiled, division, on_tile)
+        return Output(restored, division.count, context)
+
+    def _pipeline(self, tile: int | None) -> TilePipeline:
+        """What takes tiles of this side through the network."""
+        at_once = 1
+        if tile is not None and self.device.type == "cuda":
+            at_once = tiles_at_once(free_memory(self.device), self.bytes_per_pixel, tile**2)
+        return TilePipeline(self._graphs or self._forward, self.device, self.dtype, self.network.scale, at_once)
 
     def _measured(self, pictures: torch.Tensor, context: Context, tile: int) -> Context:
         """The context with the statistics that tiles share, measured in float32 on as much as a tile holds."""
@@ -202,25 +209,16 @@ class Engine:
         network = (self._twin(torch.float32) if self._fast else None) or self.network
         return network.measure(sample, context)
 
-    def _run(self, part: torch.Tensor, context: Context) -> torch.Tensor:
-        """One tile through the network, float32, on the CPU, never with values that are not finite."""
-        x = part.to(self.device, memory_format=torch.channels_last)
-        result = self._forward(x, context, self.dtype)
-        if self.dtype is not torch.float32 and not bool(torch.isfinite(result).all()):
-            log.warning("%s gave values that are not finite; this tile is computed again in float32", self.precision)
-            result = self._forward(x, context, torch.float32)
-        return result.float().cpu()
-
-    def _run_whole(self, pictures: torch.Tensor) -> tuple[torch.Tensor, Context]:
-        """Whole pictures through the network in one pass that also decides; otherwise as :meth:`_run`."""
+    def _restore_whole(self, pictures: torch.Tensor) -> tuple[torch.Tensor, Context]:
+        """Whole pictures through the network in one pass that also decides."""
         x = pictures.to(self.device, memory_format=torch.channels_last)
         network = (self._twin(self.dtype) if self._fast else None) or self.network
         with torch.autocast(self.device.type, self.dtype, enabled=network is self.network and self._is_half):
             result, context = network.restore_whole(x)
         if self._is_half and not bool(torch.isfinite(result).all()):
-            # What was decided on such features is worth nothing either.
-            context = self.analyse(pictures)
-            return self._run(pictures, context), context
+            log.warning("%s gave values that are not finite; it is computed again in float32", self.precision)
+            context = self.analyse(pictures)  # what was decided on such features is worth nothing either
+            result = self._forward(x, context, torch.float32)
         return result.float().cpu(), context
 
     @property
@@ -229,8 +227,8 @@ class Engine:
 
     @property
     def engine(self) -> str:
-        """The engine in use: ``plain`` or ``fast``."""
-        return "fast" if self._fast else "plain"
+        """The engine in use: ``plain``, ``fast`` or ``graphs``."""
+        return "graphs" if self._graphs else "fast" if self._fast else "plain"
 
     def _twin(self, dtype: torch.dtype) -> RestorationNetwork | None:
         """The network's fast twin in a precision, made when it is first asked for; None if there is none."""

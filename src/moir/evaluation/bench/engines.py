@@ -78,6 +78,11 @@ def fast(network: RestorationNetwork, device: str, precision: str) -> Run:
     return _through(Engine(network, device, precision, tile=None, engine="fast"))
 
 
+def graphs(network: RestorationNetwork, device: str, precision: str) -> Run:
+    """The runtime around the same module recorded as CUDA graphs; the decision is made before, in float32."""
+    return _through(Engine(network, device, precision, tile=None, engine="graphs"))
+
+
 def compiled(network: RestorationNetwork, device: str, precision: str) -> Run:
     """The runtime around the module compiled by torch (TorchInductor), for each size of pictures anew.
 
@@ -127,6 +132,7 @@ def _exported(format_: str, engine: str) -> Prepare:
 ENGINES: dict[str, EngineKind] = {
     "plain": EngineKind(plain),
     "fast": EngineKind(fast, ("float32", "bf16"), ("cpu",)),
+    "graphs": EngineKind(graphs, devices=("cuda",), by_name_only=True),
     "compile": EngineKind(compiled, by_name_only=True),
     "onnxruntime": EngineKind(
         _exported("onnx", "onnxruntime"), ("float32",), ("cpu",), ("onnx", "onnxruntime"), by_name_only=True

@@ -5,7 +5,8 @@ import torch
 
 from moir.experts.dispatch import dispatch
 from moir.models import create_model
-from moir.runtime.gpu import GraphRunner, TilePipeline, host_routes, tiles_at_once
+from moir.runtime.graphs import GraphRunner
+from moir.runtime.pipeline import TilePipeline, host_routes, is_route, tiles_at_once
 from moir.runtime.tiling import add_tile, plan
 
 CPU = torch.device("cpu")
@@ -40,6 +41,19 @@ def test_with_routes_on_the_host_nothing_waits_for_the_device(routed, pictures):
     assert network(x.to("meta"), far).shape == x.shape
     with pytest.raises((RuntimeError, NotImplementedError)):
         network(x.to("meta"), {name: value.to("meta") for name, value in context.items()})
+
+
+@pytest.mark.parametrize("name", ["test_unirestorer_compact", "test_unirestorer"])
+def test_with_the_expert_on_the_host_a_tree_of_experts_waits_for_nothing(name):
+    torch.manual_seed(0)
+    network = create_model(name).eval().requires_grad_(False)
+    x = torch.rand(1, 3, 40, 40)
+    context = host_routes(network.analyse(x))
+    far = {n: value if is_route(n) else value.to("meta") for n, value in context.items()}
+    network = network.to("meta")
+    assert network(x.to("meta"), far).shape == x.shape
+    with pytest.raises((RuntimeError, NotImplementedError)):
+        network(x.to("meta"), {n: value.to("meta") for n, value in context.items()})
 
 
 def test_a_context_without_routes_stays_as_it_is():
@@ -79,7 +93,7 @@ def test_tiles_in_a_pipeline_make_the_same_picture(tiny_network, photograph, bat
         sizes.append(len(x))
         return tiny_network(x, context)
 
-    pipeline = TilePipeline(forward, CPU, torch.float32, at_once)
+    pipeline = TilePipeline(forward, CPU, torch.float32, at_once=at_once)
     restored = pipeline.restore(pictures, context, division, lambda done, count: steps.append((done, count)))
     with torch.inference_mode():
         expected = straightforward(tiny_network, pictures, context, division)

@@ -1,0 +1,274 @@
+"""The ablations of routing, on tables of outcomes alone: losses, levels, division, the share of the oracle's gain."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from routing_pictures import RANGES, SETTINGS, Seen, Setting
+from routing_tables import agreed, header, router_of, row, told, ways
+
+from moir.base.names import DEGREES, TYPES
+from moir.checkpoints import read_tensors
+from moir.findings import SEEN
+from moir.training.tree.cluster import REPRESENTATIONS, TREE, Represented
+from moir.training.tree.outcomes import Outcomes
+from moir.training.tree.recipe import RouterStage
+from moir.training.tree.router import train_router
+from moir.universal.clustering import Clustering, nearest
+from moir.universal.compact_tree import CompactUniRestorer
+from moir.universal.router import Router
+from moir.universal.tree import Tree
+
+SEEDS = 3
+HARM = 1.0
+"""dB below the coarsest expert from which a picture counts as harmed."""
+LEAST = 0.05
+"""dB: where the oracle gains less, a share of it says nothing."""
+HARD_TO_SEE = {"haze", "lowlight"}
+"""Damage of which the picture does not show how bright or colourful the original was."""
+
+AS_PUBLISHED = {"reconstruction": 1.0, "balance": 0.01, "leaf": 0.0, "level": 0.0, "regret": 0.0, "choice": 0.0}
+LOSSES: dict[str, dict[str, float]] = {
+    "equations 7 to 9 as published": AS_PUBLISHED,
+    "equations 7 to 9, and the leaf by name of its group": {**AS_PUBLISHED, "leaf": 1.0},
+    "leaf, and the level's cross-entropy": {"regret": 0.0, "uncertainty": 0.0, "choice": 0.0},
+    "leaf, and the expected loss of PSNR": {"level": 0.0, "uncertainty": 0.0, "choice": 0.0},
+    "leaf, level, expected loss": {"uncertainty": 0.0, "choice": 0.0},
+    "leaf, level, expected loss, equation 7": {"choice": 0.0},
+}
+LEVELS = [
+    ("all",),
+    ("all", "type"),
+    ("all", "degree"),
+    ("type", "degree"),
+    ("type",),
+    ("degree",),
+    ("all", "type", "degree"),
+]
+
+
+@dataclass(frozen=True)
+class Samples:
+    """What the run's router was trained on.
+
+    Attributes:
+        outcomes: Of training pictures.
+        leaf: (N,), the finest group of each.
+        centres: (leaves, F), of the finest groups.
+        more: Places and groups of the clustered pictures, from which the leaf gate learns too.
+    """
+
+    outcomes: Outcomes
+    leaf: torch.Tensor
+    centres: torch.Tensor
+    more: tuple[torch.Tensor, torch.Tensor]
+
+    @classmethod
+    def of(cls, network: CompactUniRestorer, run: Path) -> "Samples":
+        """Read them from the folder of the run."""
+        centres = Clustering.load(run / "cluster" / TREE).centres
+        outcomes = Outcomes.load(run / "router" / "outcomes.safetensors")
+        represented = Represented(**read_tensors(run / "cluster" / REPRESENTATIONS)[0])
+        places = network.extractor.place(represented.points)
+
+        def leaf(points: torch.Tensor) -> torch.Tensor:
+            return torch.from_numpy(nearest(np.asarray(points), centres))
+
+        return cls(outcomes, leaf(outcomes.points), torch.from_numpy(centres).float(), (places, leaf(places)))
+
+    def routers(self, tree: Tree, stage: RouterStage) -> Iterator[Router]:
+        """Routers trained anew, one per seed."""
+        for seed in range(SEEDS):
+            yield train_router(self.outcomes, tree, self.centres, self.leaf, stage, seed, self.more)
+
+
+def ablations(network: CompactUniRestorer, found: Mapping[Setting, Seen], run: Path, stage: RouterStage) -> list[str]:
+    """All of them, as lines of Markdown.
+
+    Args:
+        network: The assembled tree.
+        found: The pictures of all settings.
+        run: The folder of the run.
+        stage: The router's section of the recipe.
+    """
+    samples = Samples.of(network, run)
+    return [
+        *("## How much of the oracle's gain is reached", "", *_share_of_oracle(network, found), ""),
+        *("## Which losses the router needs", "", *_losses(network, found, samples, stage), ""),
+        *("## Which levels the tree needs", "", *_levels(network, found, samples, stage), ""),
+        *("## By clusters or by labels", "", *_division(network, found, samples), ""),
+    ]
+
+
+def _share_of_oracle(network: CompactUniRestorer, found: Mapping[Setting, Seen]) -> list[str]:
+    choices, router = ways(network), router_of(network)
+    gains: dict[Setting, tuple[float, float]] = {}
+    for setting, seen in found.items():
+        route = router(seen.points)
+        coarsest, auto, oracle = (choices[name](seen, route, setting) for name in ("coarsest", "auto", "oracle"))
+        gains[setting] = (float((auto - coarsest).mean()), float((oracle - coarsest).mean()))
+
+    def cells(wanted: Callable[[Setting], bool]) -> list[str]:
+        out = []
+        for where in RANGES:
+            auto, oracle = np.mean([gains[s] for s in SETTINGS if s.range == where and wanted(s)], 0)
+            out += [f"{auto:+.2f}", f"{oracle:+.2f}", f"{auto / oracle:.0%}" if oracle >= LEAST else "-"]
+        return out
+
+    names = list(dict.fromkeys(setting.name for setting in SETTINGS))
+    parts: dict[str, Callable[[Setting], bool]] = {
+        "mean of 7 single": lambda s: s.is_single,
+        "mean of 7 mixed": lambda s: not s.is_single,
+        "mean of 14": lambda s: True,
+        "mean of those without haze and low light": lambda s: not HARD_TO_SEE & set(s.types),
+    }
+    return [
+        "Gain over the coarsest expert, dB. The oracle knows the original, and with it how bright and colourful it "
+        "was: after haze or darkness much of its gain is that, which no picture shows. The last line leaves out every "
+        "setting with one of them (all mixes have haze). What the gain would be after the best brightness and colour "
+        "of each result cannot be told from a table of errors.",
+        "",
+        *header(["setting", *(f"{name}, {where}" for where in RANGES for name in ("auto", "oracle", "share"))]),
+        *(row([name, *cells(lambda s, name=name: s.name == name)]) for name in names),  # type: ignore[misc]
+        *(row([f"**{name}**", *(f"**{cell}**" for cell in cells(wanted))]) for name, wanted in parts.items()),
+    ]
+
+
+def _losses(
+    network: CompactUniRestorer, found: Mapping[Setting, Seen], samples: Samples, stage: RouterStage
+) -> list[str]:
+    stages = {name: RouterStage(**changes) for name, changes in LOSSES.items()}
+    stages["equation 7, and leaf, level and expected loss against all experts (the recipe's own weights)"] = stage
+    lines = [
+        f"The router alone less the coarsest expert, dB; routers trained anew, mean of {SEEDS} seeds.",
+        "",
+        *header(["loss", *RANGES.values()]),
+    ]
+    for name, own in stages.items():
+        gains = [_gain(found, network.tree, router) for router in samples.routers(network.tree, own)]
+        lines.append(row([name, *(f"{gain:+.3f}" for gain in np.mean(gains, 0)[:, 0])]))
+    return lines
+
+
+def _levels(
+    network: CompactUniRestorer, found: Mapping[Setting, Seen], samples: Samples, stage: RouterStage
+) -> list[str]:
+    lines = [
+        "Routers trained anew with these levels alone and the recipe's losses; the router alone less the coarsest "
+        f"expert, dB, and the share of pictures that lose more than {HARM:g} dB by it; mean of {SEEDS} seeds.",
+        "",
+        *header(["levels", *(f"{what}, {where}" for where in RANGES for what in ("gain", "harmed"))]),
+    ]
+    for levels in LEVELS:
+        tree = with_levels(network.tree, levels)
+        gains = np.mean([_gain(found, tree, router) for router in samples.routers(tree, stage)], 0)
+        lines.append(
+            row([", ".join(levels), *(text for gain, harm in gains for text in (f"{gain:+.3f}", f"{harm:.1%}"))])
+        )
+    return lines
+
+
+def with_levels(tree: Tree, levels: Sequence[str]) -> Tree:
+    """The same leaves and experts with some of the levels."""
+    places = [tree.levels.index(level) for level in levels]
+    leaves = (replace(leaf, experts=tuple(leaf.experts[place] for place in places)) for leaf in tree.leaves)
+    return Tree(tuple(leaves), tuple(levels))
+
+
+def _gain(found: Mapping[Setting, Seen], tree: Tree, router: Router) -> list[tuple[float, float]]:
+    """For each range, what a router gains over the coarsest expert (dB), and the share of pictures that it harms."""
+    table, out = tree.table(), []
+    for where in RANGES:
+        gains = []
+        for setting, seen in found.items():
+            if setting.range == where:
+                route = router(seen.points)
+                gains.append(seen.psnr(table[route.leaf, route.level]) - seen.outcomes.psnr[:, 0])
+        gain = torch.cat(gains)
+        out.append((float(gain.mean()), float((gain < -HARM).float().mean())))
+    return out
+
+
+def _division(network: CompactUniRestorer, found: Mapping[Setting, Seen], samples: Samples) -> list[str]:
+    tree, table, router = network.tree, network.tree.table(), router_of(network)
+    centres = samples.centres.numpy()
+
+    def by_centre(seen: Seen, setting: Setting) -> torch.Tensor:
+        return table[torch.from_numpy(nearest(np.asarray(seen.points), centres)), -1]
+
+    def routed(seen: Seen, setting: Setting) -> torch.Tensor:
+        route = router(seen.points)
+        return table[route.leaf, route.level]
+
+    def auto(seen: Seen, setting: Setting) -> torch.Tensor:
+        route = agreed(network, seen, router(seen.points))
+        return table[route.leaf, route.level]
+
+    def labelled(seen: Seen, setting: Setting) -> torch.Tensor:
+        return torch.tensor([expert_of(tree, types) for types, _ in _labels(seen)])
+
+    def labelled_finely(seen: Seen, setting: Setting) -> torch.Tensor:
+        return torch.tensor([expert_of(tree, types, degree) for types, degree in _labels(seen)])
+
+    def known(seen: Seen, setting: Setting) -> torch.Tensor:
+        return torch.full((len(seen.points),), expert_of(tree, setting.types))
+
+    def instructed(seen: Seen, setting: Setting) -> torch.Tensor:
+        leaf, level = told(tree, router(seen.points), setting.types)
+        return table[leaf, level]
+
+    rows = {
+        "clusters: the nearest centre, finest level": by_centre,
+        "clusters: the router alone": routed,
+        "clusters: auto (router and estimate agree)": auto,
+        "labels: types as estimated": labelled,
+        "labels: types and degree as estimated": labelled_finely,
+        "labels: the types that are there (known)": known,
+        "clusters: told the types that are there (known)": instructed,
+    }
+    parts = {"single": (True,), "mixed": (False,), "all": (True, False)}
+    lines = [
+        "The same experts, chosen by the clusters of representations or by label; gain over the coarsest expert, dB. A "
+        f"type counts as there from a probability of {SEEN:g}. By label, one type goes to the expert of that type (or "
+        "of its degree, where there is a leaf of it), several to the leaf of exactly these types or else to the "
+        "coarsest expert, none at all is left as it is. The experts themselves were trained on clusters: only the "
+        "choice is compared. The third extractor of the paper's ablation, DA-CLIP, cannot be had: its weights "
+        "are not there.",
+        "",
+        *header(["division and choice", *(f"{part}, {where}" for where in RANGES for part in parts)]),
+    ]
+    for name, choose in rows.items():
+        gains = {s: float((seen.psnr(choose(seen, s)) - seen.outcomes.psnr[:, 0]).mean()) for s, seen in found.items()}
+        means = [
+            np.mean([gain for s, gain in gains.items() if s.range == where and s.is_single in kinds])
+            for where in RANGES
+            for kinds in parts.values()
+        ]
+        lines.append(row([name, *(f"{mean:+.2f}" for mean in means)]))
+    return lines
+
+
+def expert_of(tree: Tree, types: Sequence[str], degree: str | None = None) -> int:
+    """The number of the expert that a label leads to: the manual division.
+
+    Args:
+        tree: The tree.
+        types: What is there; nothing: a clean picture.
+        degree: Of the one type; None: the expert of all its degrees.
+    """
+    alike = [leaf for leaf in tree.leaves if set(leaf.types) == set(types) and not leaf.unnamed]
+    if not alike:
+        return 0
+    if len(types) != 1:
+        return alike[0].experts[-1]
+    of_degree = [leaf for leaf in alike if degree is not None and leaf.degree == degree]
+    return of_degree[0].experts[-1] if of_degree else alike[0].experts[1]
+
+
+def _labels(seen: Seen) -> Iterator[tuple[list[str], str | None]]:
+    """Types, and the degree of a single one, as estimated."""
+    for presence, degree in zip(torch.sigmoid(seen.presence), seen.degree.argmax(2), strict=True):
+        places = [place for place in range(len(TYPES)) if presence[place] >= SEEN]
+        yield [TYPES[place] for place in places], DEGREES[degree[places[0]]] if len(places) == 1 else None

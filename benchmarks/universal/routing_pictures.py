@@ -1,0 +1,115 @@
+"""The pictures of the routing benchmarks: fourteen settings in two ranges, and what the networks make of them."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from moir import degrade
+from moir.base.names import TYPES
+from moir.datasets import find
+from moir.degrade.pipeline import MIXES
+from moir.training.tree.outcomes import Batch, Outcomes, measure
+from moir.universal.compact_tree import CompactUniRestorer
+
+WHOLE = 384
+"""Side of what the decision is made on, pixels: a centre crop of the picture, or all of it."""
+CROP = 160
+"""Side of what is restored and scored, pixels."""
+RANGES = {"inside": "in distribution", "outside": "out of distribution"}
+
+
+@dataclass(frozen=True)
+class Setting:
+    """One row of the tables.
+
+    Attributes:
+        name: A degradation type, or a mix of the paper.
+        range: ``inside`` or ``outside``; see :mod:`moir.degrade.severity`.
+        types: What the pictures suffer from.
+    """
+
+    name: str
+    range: str
+    types: tuple[str, ...]
+
+    @property
+    def is_single(self) -> bool:
+        return len(self.types) == 1
+
+
+SETTINGS = [
+    Setting(name, where, types)
+    for where in RANGES
+    for name, types in ({type_: (type_,) for type_ in TYPES} | MIXES).items()
+]
+
+
+@dataclass(frozen=True)
+class Seen:
+    """N pictures of one setting: what each expert makes of them, and what the present extractor says of them.
+
+    Attributes:
+        outcomes: The table of the experts' errors.
+        points: (N, F), places of the representations.
+        presence: (N, 7), calibrated logits.
+        degree: (N, 7, 3), logits.
+    """
+
+    outcomes: Outcomes
+    points: torch.Tensor
+    presence: torch.Tensor
+    degree: torch.Tensor
+
+    def psnr(self, expert: torch.Tensor) -> torch.Tensor:
+        """(N,), of these experts, dB."""
+        return self.outcomes.psnr.gather(1, expert[:, None])[:, 0]
+
+
+def damaged(root: Path, setting: Setting, count: int) -> Iterator[Batch]:
+    """The pictures of one setting, one by one."""
+    found = find("cid22_validation", root)
+    request = degrade.parse(f"{setting.name}={setting.range}")
+    for number, pair in enumerate(found.pairs[:count]):
+        target = _centre(found.load(pair).target, WHOLE)[None]
+        seed = 1000 * SETTINGS.index(setting) + number
+        records = request.sample(torch.Generator().manual_seed(seed))
+        presence, degree = torch.zeros(1, len(TYPES)), torch.full((1, len(TYPES)), -1)
+        for record in records:
+            presence[0, TYPES.index(record.type)] = 1
+        x = degrade.quantise(degrade.apply(target, [records]))
+        yield {"input": x, "target": target, "presence": presence, "degree": degree}
+
+
+def see(network: CompactUniRestorer, root: Path, setting: Setting, count: int, kept: Path) -> Seen:
+    """Restore the pictures of a setting with every expert, and estimate what they suffer from.
+
+    What the experts make of them is kept in a file: later only experts that changed are run. The estimate is made
+    anew every time, since the extractor may have changed, too.
+
+    Args:
+        network: In evaluation mode.
+        root: The data root.
+        setting: Which pictures.
+        count: How many.
+        kept: A folder.
+    """
+    path = kept / f"{setting.range}_{setting.name}_{count}.safetensors"
+    outcomes = Outcomes.load(path) if path.exists() else None
+    if outcomes is None:
+        outcomes = measure(network, damaged(root, setting, count), CROP)
+    else:
+        outcomes = outcomes.refreshed(network, damaged(root, setting, count), CROP)
+    outcomes.save(path)
+    with torch.inference_mode():
+        batches = damaged(root, setting, count)
+        representation = torch.cat([network.extractor(batch["input"]) for batch in batches])
+        presence, degree = network.extractor.estimate(representation)
+        return Seen(outcomes, network.extractor.place(representation), presence, degree)
+
+
+def _centre(x: torch.Tensor, side: int) -> torch.Tensor:
+    height, width = (min(length, side) for length in x.shape[-2:])
+    top, left = (x.shape[-2] - height) // 16 * 8, (x.shape[-1] - width) // 16 * 8
+    return x[:, top : top + height, left : left + width]

@@ -1,0 +1,107 @@
+"""The tables of routing: every way of choosing an expert, on the same pictures."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+
+import numpy as np
+import torch
+from routing_pictures import CROP, RANGES, SETTINGS, WHOLE, Seen, Setting
+
+from moir.universal.compact_tree import CompactUniRestorer
+from moir.universal.router import Route, Router
+from moir.universal.tree import Tree
+
+Choice = Callable[[Seen, Route, Setting], torch.Tensor]
+"""The PSNR, (N,), that a way of choosing reaches on the pictures of a setting."""
+
+
+def agreed(network: CompactUniRestorer, seen: Seen, route: Route) -> Route:
+    """The router's choice where the estimate agrees with it, and what auto mode does instead where it does not."""
+    return replace(route, level=network.agreed_level(seen.presence, route.leaf, route.level))
+
+
+def ways(network: CompactUniRestorer) -> dict[str, Choice]:
+    """Every way of choosing an expert, by its name."""
+    tree, table = network.tree, network.tree.table()
+
+    def at(expert: Callable[[Route], torch.Tensor]) -> Choice:
+        return lambda seen, route, _: seen.psnr(expert(route))
+
+    def auto(seen: Seen, route: Route, setting: Setting) -> torch.Tensor:
+        chosen = agreed(network, seen, route)
+        return seen.psnr(table[chosen.leaf, chosen.level])
+
+    def oracle(seen: Seen, route: Route, setting: Setting) -> torch.Tensor:
+        return seen.outcomes.psnr.amax(1)
+
+    def random(seen: Seen, route: Route, setting: Setting) -> torch.Tensor:
+        return seen.outcomes.psnr[:, table].mean((1, 2))  # the expectation over a random leaf and a random level
+
+    def instructed(seen: Seen, route: Route, setting: Setting) -> torch.Tensor:
+        leaf, level = told(tree, route, setting.types)
+        return seen.psnr(table[leaf, level])
+
+    return {
+        "coarsest": at(lambda route: torch.zeros_like(route.leaf)),
+        "by type": at(lambda route: table[route.leaf, torch.ones_like(route.leaf)]),
+        "finest": at(lambda route: table[route.leaf, torch.full_like(route.leaf, len(tree.levels) - 1)]),
+        "router alone": at(lambda route: table[route.leaf, route.level]),
+        "auto": auto,
+        "told": instructed,
+        "random": random,
+        "oracle": oracle,
+    }
+
+
+def told(tree: Tree, route: Route, types: tuple[str, ...]) -> tuple[torch.Tensor, torch.Tensor]:
+    """Leaf and level when the tree is pruned to these types, as in :meth:`CompactUniRestorer.instruct`."""
+    mask = torch.tensor([not leaf.types or not set(leaf.types) <= set(types) for leaf in tree.leaves])
+    if bool(mask.all()):
+        return route.leaf, torch.zeros_like(route.level)
+    leaf = route.leaf_logits.masked_fill(mask, -torch.inf).argmax(1)
+    return leaf, route.level_logits.masked_fill(tree.level_mask(mask), -torch.inf).argmax(1)
+
+
+def tables(network: CompactUniRestorer, found: Mapping[Setting, Seen]) -> list[str]:
+    """A table for each range, with a row for each setting, as lines of Markdown."""
+    choices, router = ways(network), router_of(network)
+    count = len(next(iter(found.values())).points)
+    lines = [
+        f"Protocol: {count} pictures of cid22_validation, decision on {WHOLE} px, centre {CROP} px scored, PSNR "
+        "over RGB (dB), mean. `random` is the expectation over a random leaf and level; `oracle` takes the best expert "
+        "of each picture, which nobody can know; `told` is the router with the tree pruned to the types that are "
+        "there.",
+        "",
+    ]
+    for where, title in RANGES.items():
+        lines += [f"## {title.capitalize()}", "", *header(["setting", "input", *choices])]
+        sums: list[list[float]] = []
+        for setting in (s for s in SETTINGS if s.range == where):
+            seen = found[setting]
+            route = router(seen.points)
+            before = float((-10 * seen.outcomes.before.log10()).mean())
+            values = [before, *(float(choose(seen, route, setting).mean()) for choose in choices.values())]
+            sums.append(values)
+            lines.append(row([setting.name, *(f"{value:.2f}" for value in values)]))
+        for name, part in (("mean of 7 single", sums[:7]), ("mean of 7 mixed", sums[7:]), ("mean of 14", sums)):
+            lines.append(row([f"**{name}**", *(f"**{value:.2f}**" for value in np.mean(part, 0))]))
+        lines.append("")
+    return lines
+
+
+def router_of(network: CompactUniRestorer) -> Router:
+    """The network's router alone, which works on tables."""
+    router = Router(network.extractor.features, len(network.tree.leaves), len(network.tree.levels))
+    own = network.state_dict()
+    router.load_state_dict({name: own[name] for name in router.state_dict()})
+    return router.eval().requires_grad_(False)
+
+
+def header(cells: Sequence[str]) -> list[str]:
+    """The first two lines of a table in Markdown."""
+    return [row(cells), row(["---"] * len(cells))]
+
+
+def row(cells: Sequence[str]) -> str:
+    """One line of a table in Markdown."""
+    return "| " + " | ".join(cells) + " |"
