@@ -1,15 +1,13 @@
 """The recipe of a router that learns anew after experts joined the shipped tree."""
 
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from pydantic import field_validator
 
-from moir.base.errors import DeviceError
 from moir.training.recipe import Data, Positive, Section
-from moir.training.tree.recipe import RouterStage
+from moir.training.tree.recipe import RouterStage, check_cpu, reporter
 
 
 class JoinRecipe(Section):
@@ -46,15 +44,8 @@ class JoinRecipe(Section):
         Raises:
             DeviceError: Another device than the CPU is asked for.
         """
-        from moir.training.loop import Progress
         from moir.training.tree.rejoin import train_join
 
-        if device not in (None, "cpu"):
-            raise DeviceError(f"a router trains on the CPU, not on {device!r}; leave the device out")
-        began = time.monotonic()
-
-        def report(done: int, total: int) -> None:
-            if on_step is not None:
-                on_step(Progress(done, total, {}, time.monotonic() - began))
-
-        return train_join(self, folder, report)
+        check_cpu(device)
+        report = reporter(on_step)
+        return train_join(self, folder, lambda done, total: report(done, total, {}))

@@ -148,22 +148,38 @@ class TreeRecipe(Section):
         Raises:
             DeviceError: Another device than the CPU is asked for.
         """
-        from moir.training.loop import Progress
         from moir.training.tree.stages import train_tree
 
-        if device not in (None, "cpu"):
-            raise DeviceError(f"a tree trains on the CPU for now, not on {device!r}; leave the device out")
-        began = time.monotonic()
-
-        def report(name: str, step: int, steps: int, losses: dict[str, float]) -> None:
-            if on_step is not None:
-                on_step(Progress(step, steps, losses, time.monotonic() - began))
-
-        return train_tree(self, folder, report)
+        check_cpu(device)
+        report = reporter(on_step)
+        return train_tree(self, folder, lambda _, *step: report(*step))
 
     def damage(self) -> Damage:
         """What is done to the pictures."""
         return self.data.damage
+
+
+def check_cpu(device: str | None) -> None:
+    """Refuse other devices than the CPU.
+
+    Raises:
+        DeviceError: It is one.
+    """
+    if device not in (None, "cpu"):
+        raise DeviceError(f"trees and their routers train on the CPU for now, not on {device!r}; leave the device out")
+
+
+def reporter(on_step: Callable[[Any], None] | None) -> Callable[[int, int, dict[str, float]], None]:
+    """What takes steps done, all steps and the terms of the loss, and tells the caller of a run, with the time."""
+    from moir.training.loop import Progress
+
+    began = time.monotonic()
+
+    def report(step: int, steps: int, losses: dict[str, float]) -> None:
+        if on_step is not None:
+            on_step(Progress(step, steps, losses, time.monotonic() - began))
+
+    return report
 
 
 def schedule_of_stage(stage: ExtractorStage) -> Schedule:
