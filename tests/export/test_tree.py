@@ -12,9 +12,7 @@ import torch
 from PIL import Image
 
 from moir.base.errors import InvalidValueError
-from moir.base.names import TYPES
 from moir.export import ExportError, Manifest, export, load_exported
-from moir.export.tree import Decision
 
 from .conftest import make
 from .test_networks import SHAPES, compare
@@ -36,7 +34,7 @@ def tree(**options):
 
 @pytest.fixture(scope="module")
 def exported(tmp_path_factory):
-    network, card = tree(sure={"noise": 0.5, "rain": 0.2})
+    network, card = tree(sure={"noise": 0.5, "rain": 0.2}, sure_mixed={"haze": 0.5})
     folder = tmp_path_factory.mktemp("exports") / "tree"
     export(network, folder, card, size=40)
     return network, folder
@@ -61,23 +59,6 @@ def test_every_expert_by_number_and_in_one_batch(exported):
     assert all(torch.equal(got[number], x[0]) for number in clean)
     others = [got[number] for number in numbers.tolist() if number not in clean]
     assert all((a - b).abs().max() > 1e-3 for a, b in itertools.combinations(others, 2))
-
-
-def test_decisions_agree_wherever_the_router_may_point(exported):
-    network, _ = exported
-    decision = Decision(network)
-    places = list(itertools.product(range(len(network.tree.leaves)), range(len(network.tree.levels))))
-    leaf, level = (torch.tensor(column).repeat(40) for column in zip(*places, strict=True))
-    generator = torch.Generator().manual_seed(0)
-    presence = 3 * torch.randn(len(leaf), len(TYPES), generator=generator)
-    found = torch.rand(len(leaf), len(TYPES) + 1, generator=generator)
-    agreed = network.agreed_level(presence, leaf, level)
-    got = decision.choose(presence, leaf, level, found)
-    assert torch.equal(got["level"], agreed)
-    assert 0 < (agreed != level).sum() < len(level)  # some are sent back, some are not
-    wanted = network._chosen(leaf, agreed, found)
-    assert torch.equal(got["expert"], wanted["expert"])
-    assert torch.equal(got["remove"], wanted["remove"])
 
 
 def test_weights_that_experts_share_are_stored_once(exported):

@@ -127,6 +127,28 @@ def test_an_expert_is_let_loose_only_where_the_estimate_agrees():
     assert network.account(decided) == [("all", "all"), ("light noise", "degree"), ("rain-haze", "degree")]
 
 
+def test_a_mix_that_is_doubted_makes_way_for_the_next_best_leaf():
+    torch.manual_seed(0)
+    network = create_model("test_unirestorer_compact", sure_mixed={"haze": 0.8}).eval()
+    route = network.route(torch.randn(4, 16))
+    logits = torch.tensor([[0.0, 1.0, 2.0, 3.0]]).expand(4, -1)  # clean, light noise, heavy noise, rain-haze
+    route = replace(route, leaf_logits=logits, leaf=logits.argmax(1), level=torch.full((4,), 2))
+    presence = torch.full((4, 7), 3.0)
+    haze = TYPES.index("haze")
+    presence[:, haze] = torch.tensor([-3.0, 1.0, 1.5, 3.0])  # 5%, 73%, 82%, 95%
+    presence[2, TYPES.index("rain")] = -9.0  # for rain no condition was given
+    context = {"presence": presence, "found": torch.zeros(4, 8)}
+    decided = network._decided(context, route)
+    assert [name for name, _ in network.account(decided)] == ["heavy noise", "heavy noise", "rain-haze", "rain-haze"]
+    assert decided["remove"][0].tolist() == [1.0, *[0.0] * 6, 1.0]
+
+
+def test_conditions_for_unknown_types_are_refused():
+    for name in ("sure", "sure_mixed"):
+        with pytest.raises(UnknownNameError, match="haze"):
+            create_model("test_unirestorer_compact", **{name: {"hase": 0.5}})
+
+
 def test_where_no_expert_is_for_it_the_shared_network_is_told(network):
     told = network.instruct(network.analyse(torch.rand(1, 3, 40, 40)), ["jpeg", "blur"])
     assert network.account(told) == [("all", "all")]

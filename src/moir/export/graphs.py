@@ -15,7 +15,7 @@ from torch import nn
 
 from moir.base.extras import needs_extra
 from moir.export.errors import ExportError
-from moir.export.tree import Decision, graphs_of
+from moir.export.tree import graphs_of
 from moir.networks.base import Context, RestorationNetwork
 from moir.universal.compact_tree import CompactUniRestorer
 from moir.universal.router import RouterParts
@@ -56,8 +56,7 @@ class Recorded:
 class _Analyse(nn.Module):
     def __init__(self, network: RestorationNetwork, names: list[str]) -> None:
         super().__init__()
-        self.network = Decision(network) if isinstance(network, CompactUniRestorer) else network
-        self.names = names
+        self.network, self.names = network, names
 
     def forward(self, picture: torch.Tensor) -> tuple[torch.Tensor, ...]:
         context = self.network.analyse(picture)

@@ -136,7 +136,16 @@ class DehazeFormer(RestorationNetwork):
             InvalidValueError: The context does not fit.
         """
         check_pictures(x)
-        padded, statistics = _padded(x), Statistics(context, x.shape[0])
+        return self._run(x, Statistics(context, x.shape[0]))
+
+    def restore_whole(self, x: torch.Tensor) -> tuple[torch.Tensor, Context]:
+        """See :meth:`RestorationNetwork.restore_whole`; one pass, which uses what it measures."""
+        check_pictures(x)
+        statistics = Statistics(None, x.shape[0])
+        return self._run(x, statistics), statistics.used
+
+    def _run(self, x: torch.Tensor, statistics: Statistics) -> torch.Tensor:
+        padded = _padded(x)
         y = self.patch_unembed(self._features(padded, statistics))
         out: torch.Tensor = y[:, :1] * padded - y[:, 1:] + padded
         return out[..., : x.shape[2], : x.shape[3]]

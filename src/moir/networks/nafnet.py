@@ -90,10 +90,7 @@ class NAFNet(RestorationNetwork):
         Raises:
             TensorShapeError: ``x`` is not a batch of colour pictures.
         """
-        check_pictures(x)
-        statistics = Statistics(None, x.shape[0])
-        self._run(x, statistics)
-        return statistics.used
+        return self.restore_whole(x)[1]
 
     def forward(self, x: torch.Tensor, context: Context | None = None) -> torch.Tensor:
         """Restore pictures or tiles.
@@ -111,6 +108,12 @@ class NAFNet(RestorationNetwork):
         """
         check_pictures(x)
         return self._run(x, Statistics(context, x.shape[0]))
+
+    def restore_whole(self, x: torch.Tensor) -> tuple[torch.Tensor, Context]:
+        """See :meth:`RestorationNetwork.restore_whole`; one pass, which uses what it measures."""
+        check_pictures(x)
+        statistics = Statistics(None, x.shape[0])
+        return self._run(x, statistics), statistics.used
 
     def _window(self, level: int) -> tuple[int, int] | None:
         """What channel attention pools over at a level, pixels; None: the whole picture."""

@@ -16,6 +16,7 @@ from moir.base.errors import InvalidValueError
 from moir.base.names import TYPES, check_name
 from moir.networks.base import Context, RestorationNetwork, build, check_pictures, recall, select
 from moir.networks.compact import Compact
+from moir.universal.agreement import Agreement, instruction
 from moir.universal.compact_extractor import CompactExtractor
 from moir.universal.expert_form import own_names
 from moir.universal.expert_kinds import Form, kind_of
@@ -46,8 +47,8 @@ class CompactUniRestorer(RestorationNetwork, RouterParts):
         base: Options of the shared network.
         extractor: Options of the extractor.
         own: Which parameters an expert has of its own, as patterns of their names.
-        sure: Least calibrated probability of a type at which an expert told to remove it is let loose, per type; where
-            the estimate is less sure, the shared network restores. None: no such condition.
+        sure, sure_mixed: How sure the estimate must be of a type before an expert for it, or for a mix with it, is let
+            loose; see :class:`~moir.universal.agreement.Agreement`. None: no such condition.
         trained: Numbers of the experts that have parameters of their own; the others are the same as their parents, but
             for those of clean pictures, which are the identity. None: all but the coarsest and the identities.
         forms: What single experts are, by number, where they are not the shared network with parameters ``own``: more
@@ -79,6 +80,7 @@ class CompactUniRestorer(RestorationNetwork, RouterParts):
         trained: Sequence[int] | None = None,
         forms: Mapping[str | int, Form] | None = None,
         sure: Mapping[str, float] | None = None,
+        sure_mixed: Mapping[str, float] | None = None,
         waiting: Sequence[int] = (),
         routing_noise: RouterNoise = "training",
     ) -> None:
@@ -90,7 +92,6 @@ class CompactUniRestorer(RestorationNetwork, RouterParts):
         self.add_router(self.extractor.features, len(self.tree.leaves), len(self.tree.levels), routing_noise)
         numbers = range(1, self.tree.experts) if trained is None else trained
         self.trained = tuple(n for n in numbers if not self.tree.is_clean(n))
-        self.sure = {check_name(type_, TYPES, "degradation type"): float(p) for type_, p in (sure or {}).items()}
         self.experts = nn.ModuleList([nn.Module() for _ in range(self.tree.experts)])
         own_names(self.base, own)  # patterns are checked even where there is no expert
         given = {int(n): form for n, form in (forms or {}).items()}
@@ -99,6 +100,8 @@ class CompactUniRestorer(RestorationNetwork, RouterParts):
         self.kinds = {n: kind_of(given.get(n, {}), self.base_options, own) for n in self.trained}
         for number, kind in self.kinds.items():
             self.experts[number] = kind.own(self.base)
+        told = [self.told(number) for number in range(self.tree.experts)]
+        self.agreement = Agreement(self.tree, told, sure, sure_mixed)
         # Tiles suit every expert: no one knows beforehand which will restore.
         wishes = [(Compact.size_multiple, Compact.overlap)]
         wishes += [kind.tiling(self.experts[number]) for number, kind in self.kinds.items()]
@@ -207,7 +210,7 @@ class CompactUniRestorer(RestorationNetwork, RouterParts):
         wanted = {check_name(type_, TYPES, "degradation type") for type_ in types}
         leaf_mask = torch.tensor([not leaf.types or not set(leaf.types) <= wanted for leaf in self.tree.leaves])
         leaf_mask |= self._waits()
-        told = _flags(wanted, context["embedding"]).expand(len(context["embedding"]), -1)
+        told = instruction(sorted(wanted)).to(context["embedding"]).expand(len(context["embedding"]), -1)
         if bool(leaf_mask.all()):
             zero = torch.zeros_like(context["expert"])
             return {**context, "expert": zero, "level": zero, "remove": told}
@@ -215,7 +218,7 @@ class CompactUniRestorer(RestorationNetwork, RouterParts):
         level_mask = self.tree.level_mask(leaf_mask)
         level_logits = prune(context["level_logits"], level_mask)
         leaf, level = leaf_logits.argmax(1), level_logits.argmax(1)
-        return {**context, "leaf": leaf, "level": level, **self._chosen(leaf, level, told)}
+        return {**context, "leaf": leaf, "level": level, **self.agreement.chosen(leaf, level, told)}
 
     def account(self, context: Context) -> list[tuple[str, str]]:
         """Names of the chosen experts, with their levels in the tree."""
@@ -266,61 +269,27 @@ class CompactUniRestorer(RestorationNetwork, RouterParts):
     def restore_with(self, number: int, x: torch.Tensor, context: Context) -> torch.Tensor:
         """Restore with the expert of this number, whatever was decided; arguments as for :meth:`forward`."""
         forced = torch.full((len(context["embedding"]),), number, device=x.device)
-        own = self._instruction(number)
-        remove = context["found"] if own is None else own.to(context["found"]).expand(len(forced), -1)
+        told = self.told(number)
+        remove = instruction(told).to(context["found"]).expand(len(forced), -1) if told else context["found"]
         return self.forward(x, {**context, "expert": forced, "remove": remove})
-
-    def agreed_level(self, presence: torch.Tensor, leaf: torch.Tensor, level: torch.Tensor) -> torch.Tensor:
-        """The level that the router chose, or the coarsest where the estimate does not agree with its choice.
-
-        An expert of one type does much harm to a picture that does not have it: brightened twice, or haze removed that
-        is not there. So two must agree that it is there, the router and the calibrated estimate.
-
-        Args:
-            presence: (B, 7), calibrated logits.
-            leaf, level: (B,), the router's choice.
-
-        Returns:
-            (B,), levels.
-        """
-        probability = torch.sigmoid(presence)
-        wanted = self.tree.table().to(leaf.device)[leaf, level].tolist()
-        unsure = [
-            any(float(row[TYPES.index(type_)]) < self.sure.get(type_, 0.0) for type_ in self.tree.instruction(expert))
-            for row, expert in zip(probability, wanted, strict=True)
-        ]
-        return level.masked_fill(torch.tensor(unsure, device=level.device), 0)
 
     def _waits(self) -> torch.Tensor:
         """(leaves,) bool, True for leaves that nothing chooses yet."""
         return torch.tensor([leaf in self.waiting for leaf in range(len(self.tree.leaves))])
 
     def _decided(self, context: dict[str, torch.Tensor], route: Route) -> Context:
-        level = self.agreed_level(context["presence"], route.leaf, route.level)
+        route = self.agreement.agreed(context["presence"], route)
         return {
             **context,
             "leaf": route.leaf,
-            "level": level,
+            "level": route.level,
             "leaf_logits": route.leaf_logits,
             "level_logits": route.level_logits,
             "mu": route.mu,
             "log_variance": route.log_variance,
             "uncertainty": (0.5 * route.log_variance).exp().mean(dim=1),
-            **self._chosen(route.leaf, level, context["found"]),
+            **self.agreement.chosen(route.leaf, route.level, context["found"]),
         }
-
-    def _chosen(self, leaf: torch.Tensor, level: torch.Tensor, otherwise: torch.Tensor) -> dict[str, torch.Tensor]:
-        """The experts of these places in the tree, and what each is told to remove."""
-        table = self.tree.table().to(leaf.device)
-        expert = table[leaf, level]
-        told = [self._instruction(number) for number in range(self.tree.experts)]
-        rows = [otherwise[i] if told[e] is None else told[e] for i, e in enumerate(expert.tolist())]
-        return {"expert": expert, "remove": torch.stack([row.to(otherwise) for row in rows])}
-
-    def _instruction(self, number: int) -> torch.Tensor | None:
-        """What an expert is told, (8,), see :meth:`told`; None: nothing."""
-        told = self.told(number)
-        return _flags(set(told), self.base.head.weight) if told else None
 
 
 class _Accelerated(RestorationNetwork):
@@ -356,11 +325,6 @@ class _Accelerated(RestorationNetwork):
             expert = self.network.expert(owner)
             self._made[owner] = self._make(expert) or expert
         return self._made[owner]
-
-
-def _flags(types: set[str], like: torch.Tensor) -> torch.Tensor:
-    """An instruction, (8,): which types to remove, and 1."""
-    return torch.tensor([float(type_ in types) for type_ in TYPES] + [1.0], dtype=like.dtype, device=like.device)
 
 
 def _seven() -> Tree:

@@ -43,6 +43,7 @@ def assemble(
         "trained": sorted(experts),
         "forms": {str(n): form for n in sorted(experts) if (form := form_of(recipe, tree, n))},
         "sure": recipe.router.sure,
+        "sure_mixed": recipe.router.sure_mixed,
     }
     network = CompactUniRestorer(**options)
     network.options = options

@@ -106,7 +106,9 @@ class RouterStage(Section):
     """Weight of equation 7. The paper's is not known."""
     sure: dict[str, Share] = Field(default={})
     """Least calibrated probability of a type at which an expert told to remove it is let loose; see
-    :class:`moir.universal.compact_tree.CompactUniRestorer`."""
+    :class:`moir.universal.agreement.Agreement`."""
+    sure_mixed: dict[str, Share] = Field(default={})
+    """The same for experts of mixes with the type."""
     reconstruction: Weight = 0.0
     """Weight of the L1 error through the gate (equation 9), as published: 1."""
     balance: Weight = 0.0

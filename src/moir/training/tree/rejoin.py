@@ -157,7 +157,7 @@ def judge(
 ) -> dict[str, Any]:
     """What two routers do with samples that neither was trained on here.
 
-    The router's choice alone is judged; the tree also asks the estimate (:meth:`CompactUniRestorer.agreed_level`).
+    The router's choice alone is judged; the tree also asks the estimate (:class:`moir.universal.agreement.Agreement`).
 
     Args:
         network: The tree; leaves that wait are not chosen before.

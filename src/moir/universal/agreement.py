@@ -1,0 +1,100 @@
+"""The last word on which expert restores: the router's choice, as far as the estimate agrees with it.
+
+An expert does much harm to a picture that does not have the damage it is for: brightened twice, or haze removed that
+is not there. So two must agree that it is there, the router and the calibrated estimate. Everything is looked up in
+tables, so that the decision can be exported as a graph.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+import torch
+from torch import nn
+
+from moir.base.names import TYPES, check_name
+from moir.universal.router import Route, prune
+from moir.universal.tree import Tree
+
+
+class Agreement(nn.Module):
+    """Which expert restores a picture, and what it is told to remove.
+
+    Args:
+        tree: The tree.
+        told: What each expert is told to remove in auto mode, by its number; empty: what was found.
+        sure: Least calibrated probability of a type at which an expert of this one type is let loose, per type; where
+            the estimate is less sure, the coarsest expert restores.
+        sure_mixed: The same for leaves of several types, all of which must be probable enough; where they are not, the
+            router's next best leaf is taken.
+
+    Raises:
+        UnknownNameError: Not a degradation type.
+    """
+
+    table: torch.Tensor
+    least: torch.Tensor
+    least_mixed: torch.Tensor
+    told: torch.Tensor
+    is_told: torch.Tensor
+
+    def __init__(
+        self,
+        tree: Tree,
+        told: Sequence[Sequence[str]],
+        sure: Mapping[str, float] | None = None,
+        sure_mixed: Mapping[str, float] | None = None,
+    ) -> None:
+        super().__init__()
+        for type_ in (*(sure or {}), *(sure_mixed or {})):
+            check_name(type_, TYPES, "degradation type")
+        single = [tree.instruction(number) for number in range(tree.experts)]
+        mixed = [leaf.types if len(leaf.types) > 1 else () for leaf in tree.leaves]
+        tables = {
+            "table": tree.table(),
+            "least": torch.tensor([[(sure or {}).get(t, 0.0) * (t in types) for t in TYPES] for types in single]),
+            "least_mixed": torch.tensor(
+                [[(sure_mixed or {}).get(t, 0.0) * (t in types) for t in TYPES] for types in mixed]
+            ),
+            "told": torch.stack([instruction(types) for types in told]),
+            "is_told": torch.tensor([bool(types) for types in told]),
+        }
+        for name, value in tables.items():
+            self.register_buffer(name, value, persistent=False)  # made of options, which the card keeps
+
+    def agreed(self, presence: torch.Tensor, route: Route) -> Route:
+        """The router's choice, changed where the estimate does not agree with it.
+
+        Args:
+            presence: (B, 7), calibrated logits.
+            route: What the router chose for these B pictures.
+        """
+        probability = torch.sigmoid(presence)
+        doubted = (probability[:, None] < self.least_mixed).any(dim=2)
+        leaf = prune(route.leaf_logits, doubted).argmax(1)
+        leaf = torch.where(doubted.gather(1, route.leaf[:, None])[:, 0], leaf, route.leaf)
+        unsure = (probability < self.least[self.table[leaf, route.level]]).any(dim=1)
+        return replace(route, leaf=leaf, level=route.level.masked_fill(unsure, 0))
+
+    def chosen(self, leaf: torch.Tensor, level: torch.Tensor, otherwise: torch.Tensor) -> dict[str, torch.Tensor]:
+        """The experts of these places in the tree, and what each is told to remove.
+
+        Args:
+            leaf, level: (B,).
+            otherwise: (B, 8), for experts that are told nothing.
+
+        Returns:
+            ``expert`` (B,) and ``remove`` (B, 8).
+        """
+        expert = self.table[leaf, level]
+        remove = torch.where(self.is_told[expert][:, None], self.told[expert].to(otherwise), otherwise)
+        return {"expert": expert, "remove": remove}
+
+
+def instruction(types: Sequence[str]) -> torch.Tensor:
+    """Which types to remove, and a last 1, (8,), as the shared network takes it.
+
+    Examples:
+        >>> instruction(["noise", "haze"]).tolist()
+        [1.0, 0.0, 1.0, 0.0, 0.0, 0.0, 0.0, 1.0]
+    """
+    return torch.tensor([float(type_ in types) for type_ in TYPES] + [1.0])
