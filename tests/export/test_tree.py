@@ -34,7 +34,7 @@ def tree(**options):
 
 @pytest.fixture(scope="module")
 def exported(tmp_path_factory):
-    network, card = tree(sure={"noise": 0.5, "rain": 0.2}, sure_mixed={"haze": 0.5})
+    network, card = tree(sure={"noise": 0.5, "rain": 0.2}, sure_mixed={"haze": 0.5}, believed=0.6)
     folder = tmp_path_factory.mktemp("exports") / "tree"
     export(network, folder, card, size=40)
     return network, folder

@@ -143,6 +143,19 @@ def test_a_mix_that_is_doubted_makes_way_for_the_next_best_leaf():
     assert decided["remove"][0].tolist() == [1.0, *[0.0] * 6, 1.0]
 
 
+def test_a_picture_in_which_damage_is_believed_is_not_taken_for_sound():
+    torch.manual_seed(0)
+    network = create_model("test_unirestorer_compact", sure={"noise": 0.3}, believed=0.75).eval()
+    route = network.route(torch.randn(3, 16))
+    logits = torch.tensor([[3.0, 1.0, 2.0, 0.0]]).expand(3, -1)  # clean, light noise, heavy noise, rain-haze
+    route = replace(route, leaf_logits=logits, leaf=logits.argmax(1), level=torch.full((3,), 2))
+    presence = torch.full((3, 7), -9.0)
+    presence[:2, 0] = torch.tensor([1.0, 1.5])  # noise: 73%, 82%
+    presence[2, TYPES.index("jpeg")] = 3.0  # no leaf is for it, and the estimate sees no noise
+    decided = network._decided({"presence": presence, "found": torch.zeros(3, 8)}, route)
+    assert [name for name, _ in network.account(decided)] == ["clean", "heavy noise", "all"]
+
+
 def test_conditions_for_unknown_types_are_refused():
     for name in ("sure", "sure_mixed"):
         with pytest.raises(UnknownNameError, match="haze"):

@@ -11,6 +11,7 @@ import torch
 from moir.base.errors import CheckpointError, InvalidValueError
 from moir.base.files import atomic_path, check_absent
 from moir.checkpoints.architectures import detect
+from moir.checkpoints.blank import blank_weights
 from moir.checkpoints.card import Card, sha256_of
 from moir.checkpoints.foreign import Foreign, read_foreign
 from moir.checkpoints.safetensors import check_fit, load_into, write_tensors
@@ -116,7 +117,7 @@ def _fit(
         raise CheckpointError(f"{source} cannot be loaded: {error}") from error
     wanted = {**detected.options, **(options or {})}
     try:
-        with torch.device("meta" if on_meta else "cpu"):
+        with torch.device("meta" if on_meta else "cpu"), blank_weights():
             network = create(detected.model, **wanted)
     except (InvalidValueError, TypeError) as error:
         raise CheckpointError(f"{source} cannot be loaded as {detected.model} with {wanted}: {error}") from error

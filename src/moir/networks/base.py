@@ -18,6 +18,11 @@ from moir.base.names import check_name
 Context = Mapping[str, torch.Tensor]
 """What a network decided about each picture of a batch: named tensors, each with the batch as first dimension."""
 
+PLACE = "place"
+"""The context's name for where tiles lie, (B, 4), int64: the first row and column of the tile in its picture, and the
+picture's height and width, all in pixels. Only for networks with ``uses_place``; without it, an input is a whole picture.
+"""
+
 
 class RestorationNetwork(nn.Module):
     """Base of all networks: float32 (B, 3, H, W) in [0, 1], RGB, sRGB-encoded, to the same shape.
@@ -33,6 +38,8 @@ class RestorationNetwork(nn.Module):
         bounded_analysis: Whether ``analyse`` costs little whatever the picture's size. Where it does not (it runs the
             network), the runtime shrinks a picture that does not fit into memory before it is analysed.
         measures: Whether :meth:`measure` adds anything.
+        uses_place: Whether what is restored depends on where in the picture it lies; the context of tiles then has
+            :data:`PLACE`.
         size_multiple: Tiles have sides and positions that are multiples of this, in pixels, so that they see the same
             grid as the whole picture. (What ``forward`` pads to may be less.)
         overlap: How far neighbouring tiles overlap so that no seam is seen, pixels; a multiple of ``size_multiple``.
@@ -45,6 +52,7 @@ class RestorationNetwork(nn.Module):
     bounded_analysis: ClassVar[bool] = True
     size_multiple: ClassVar[int] = 1
     measures: ClassVar[bool] = False
+    uses_place: ClassVar[bool] = False
     overlap: ClassVar[int] = 32
     scale: int = 1
 

@@ -21,9 +21,12 @@ from moir.layers.patch_embedding import PatchEmbedding
 from moir.layers.resample import Downsample, Upsample
 from moir.layers.transformer_block import TransformerBlock, transformer_blocks
 from moir.layers.transposed_attention import name_attention
-from moir.networks.base import Context, RestorationNetwork, build, check_pictures, recall
+from moir.networks.base import PLACE, Context, RestorationNetwork, build, check_pictures, recall
 from moir.networks.restormer import check_restormer_options
 from moir.networks.statistics import Statistics, shared_attention
+
+MULTIPLE = 8
+"""Pictures are padded to multiples of this, in pixels."""
 
 
 class PromptGenerator(nn.Module):
@@ -50,12 +53,48 @@ class PromptGenerator(nn.Module):
         logits: torch.Tensor = self.linear_layer(features.mean(dim=(2, 3)))
         return logits.softmax(dim=1)
 
-    def forward(self, weights: torch.Tensor, height: int, width: int) -> torch.Tensor:
-        """Mix the prompts with weights (B, N) into (B, prompt_dim, height, width)."""
+    def forward(self, weights: torch.Tensor, height: int, width: int, grid: torch.Tensor | None = None) -> torch.Tensor:
+        """Mix the prompts with weights (B, N) into (B, prompt_dim, height, width).
+
+        Args:
+            weights: From :meth:`weights`.
+            height, width: Of the features.
+            grid: Where the features of tiles lie in the prompts of their pictures, from :func:`prompt_grid`; None: the
+                features are those of whole pictures.
+        """
         mixed = torch.einsum("bn,nchw->bchw", weights, self.prompt_param[0])
-        resized = F.interpolate(mixed, (height, width), mode="bilinear", align_corners=False)
+        if grid is None:
+            resized = F.interpolate(mixed, (height, width), mode="bilinear", align_corners=False)
+        else:
+            sampled = F.grid_sample(mixed.float(), grid, mode="bilinear", padding_mode="border", align_corners=False)
+            resized = sampled.to(mixed.dtype)
         prompt: torch.Tensor = self.conv3x3(resized)
         return prompt
+
+
+def prompt_grid(place: torch.Tensor, height: int, width: int, stride: int) -> torch.Tensor:
+    """Where the features of tiles lie in prompts that are stretched over whole pictures.
+
+    Sampling there gives what resizing the prompts to the features of the whole picture gives at the tile.
+
+    Args:
+        place: Where the tiles lie, see :data:`moir.networks.base.PLACE`; rows and columns are multiples of ``stride``.
+        height, width: Of the features of a tile.
+        stride: Pixels per feature along each axis.
+
+    Returns:
+        (B, height, width, 2), float32: x and y from -1 to 1 over the padded picture, for ``F.grid_sample`` with
+        ``align_corners=False``.
+    """
+
+    def axis(start: torch.Tensor, whole: torch.Tensor, count: int) -> torch.Tensor:
+        centres = start[:, None] + (torch.arange(count, device=place.device) + 0.5) * stride
+        padded = (whole + MULTIPLE - 1) // MULTIPLE * MULTIPLE
+        return 2 * centres / padded[:, None] - 1
+
+    top, left, whole_height, whole_width = place.unbind(1)
+    x, y = axis(left, whole_width, width), axis(top, whole_height, height)
+    return torch.stack(torch.broadcast_tensors(x[:, None, :], y[:, :, None]), dim=-1)
 
 
 class PromptIR(RestorationNetwork):
@@ -65,7 +104,8 @@ class PromptIR(RestorationNetwork):
     block over both and reduce the channels with a 1x1 convolution (section 3.1.2).
 
     The weights of the prompts are a decision on the whole picture and make up the context. The prompts themselves are
-    stretched over whatever is restored at once, so that in tiled use each tile gets the full extent of them.
+    stretched over the whole picture; a tile gets its part of them if the context says where it lies
+    (:data:`moir.networks.base.PLACE`), and else all of them, as the published model would.
 
     Args:
         inp_channels: Channels of the input; moir's pictures have 3.
@@ -89,7 +129,8 @@ class PromptIR(RestorationNetwork):
 
     bounded_analysis: ClassVar[bool] = False
     measures: ClassVar[bool] = True
-    size_multiple: ClassVar[int] = 8
+    uses_place: ClassVar[bool] = True
+    size_multiple: ClassVar[int] = MULTIPLE
 
     def __init__(
         self,
@@ -191,7 +232,7 @@ class PromptIR(RestorationNetwork):
             TensorShapeError: ``x`` is not a batch of colour pictures.
         """
         check_pictures(x)
-        return self._features(pad_to_multiple(x, 8), None, None)[1]
+        return self._features(pad_to_multiple(x, MULTIPLE), None, None)[1]
 
     def measure(self, x: torch.Tensor, context: Context) -> Context:
         """See :meth:`RestorationNetwork.measure`: ``"<module>.attention"`` (B, heads, C / heads, C / heads) each."""
@@ -205,7 +246,8 @@ class PromptIR(RestorationNetwork):
 
         Args:
             x: (B, 3, H, W), float32, [0, 1], any H, W >= 1.
-            context: What :meth:`analyse` returned for the B pictures (or for the one picture all B tiles are from).
+            context: What :meth:`analyse` returned for the B pictures (or for the one picture all B tiles are from);
+                with :data:`moir.networks.base.PLACE` if they are tiles.
 
         Returns:
             (B, 3, H, W), about [0, 1], not clamped.
@@ -226,7 +268,7 @@ class PromptIR(RestorationNetwork):
         self, x: torch.Tensor, context: Context | None, shared: Statistics | None
     ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
         """The restored pictures, and the prompt weights that were decided or recalled."""
-        padded = pad_to_multiple(x, 8)
+        padded = pad_to_multiple(x, MULTIPLE)
         features, used = self._features(padded, context, shared)
         out: torch.Tensor = self.output(self.refinement(self.decoder_level1(features, shared), shared)) + padded
         return out[..., : x.shape[2], : x.shape[3]], used
@@ -236,6 +278,7 @@ class PromptIR(RestorationNetwork):
     ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
         """Everything before the first decoder level, and the prompt weights used."""
         used: dict[str, torch.Tensor] = {}
+        place = recall(context, PLACE, x.shape[0]) if context is not None and PLACE in context else None
 
         def with_prompt(name: str, features: torch.Tensor) -> torch.Tensor:
             generator = getattr(self, name)
@@ -243,7 +286,9 @@ class PromptIR(RestorationNetwork):
                 used[name] = generator.weights(features)
             else:
                 used[name] = recall(context, name, features.shape[0])
-            prompt = generator(used[name], features.shape[2], features.shape[3])
+            height, width = features.shape[-2:]
+            grid = None if place is None else prompt_grid(place, height, width, x.shape[-1] // width)
+            prompt = generator(used[name], height, width, grid)
             return torch.cat([features, prompt.to(features.dtype)], dim=1)
 
         level1 = self.encoder_level1(self.patch_embed(x), shared)

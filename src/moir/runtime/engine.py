@@ -201,7 +201,9 @@ class Engine:
         at_once = 1
         if tile is not None and self.device.type == "cuda":
             at_once = tiles_at_once(free_memory(self.device), self.bytes_per_pixel, tile**2)
-        return TilePipeline(self._graphs or self._forward, self.device, self.dtype, self.network.scale, at_once)
+        network = self.network
+        forward = self._graphs or self._forward
+        return TilePipeline(forward, self.device, self.dtype, network.scale, at_once, network.uses_place)
 
     def _measured(self, pictures: torch.Tensor, context: Context, tile: int) -> Context:
         """The context with the statistics that tiles share, measured in float32 on as much as a tile holds."""

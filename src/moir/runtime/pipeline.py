@@ -13,7 +13,7 @@ from itertools import groupby
 
 import torch
 
-from moir.networks.base import Context
+from moir.networks.base import PLACE, Context
 from moir.runtime.scaling import scaled
 from moir.runtime.tiling import Plan, Span, add_tile
 
@@ -89,16 +89,24 @@ class TilePipeline:
         dtype: Its precision.
         scale: How many times larger results are than tiles.
         at_once: Tiles that are computed together, if the pictures are one picture.
+        uses_place: Whether the network must know where in the picture a tile lies.
     """
 
     def __init__(
-        self, forward: Forward, device: torch.device, dtype: torch.dtype, scale: int = 1, at_once: int = 1
+        self,
+        forward: Forward,
+        device: torch.device,
+        dtype: torch.dtype,
+        scale: int = 1,
+        at_once: int = 1,
+        uses_place: bool = False,
     ) -> None:
         self.forward = forward
         self.device = device
         self.dtype = dtype
         self.scale = scale
         self.at_once = at_once
+        self.uses_place = uses_place
 
     @torch.inference_mode()
     def restore(
@@ -130,7 +138,9 @@ class TilePipeline:
         done = 0
         waiting: _Pending | None = None
         for places in [*self._groups(division, len(pictures)), None]:
-            started = None if places is None else self._start(pictures, context, places)
+            started = None
+            if places is not None:
+                started = self._start(pictures, self._of_tiles(context, pictures, places), places)
             if waiting is not None:
                 for result, (row, column) in zip(self._finish(waiting), waiting.places, strict=True):
                     add_tile(canvas, result, scaled(row, self.scale), scaled(column, self.scale))
@@ -151,10 +161,20 @@ class TilePipeline:
             members = list(alike)
             yield from (members[start : start + count] for start in range(0, len(members), count))
 
+    def _of_tiles(self, context: Context, pictures: torch.Tensor, places: list[tuple[Span, Span]]) -> Context:
+        """The context of these tiles, from that of their pictures."""
+        if len(places) > 1:  # of one picture
+            context = {name: value.expand(len(places), *value.shape[1:]) for name, value in context.items()}
+        if self.uses_place:
+            height, width = pictures.shape[-2:]
+            where = torch.tensor([(row.start, column.start, height, width) for row, column in places])
+            where = where.repeat_interleave(len(pictures), dim=0)
+            where = where.pin_memory() if self._queues else where
+            context = {**context, PLACE: where.to(self.device, non_blocking=self._queues)}
+        return context
+
     def _start(self, pictures: torch.Tensor, context: Context, places: list[tuple[Span, Span]]) -> _Pending:
         x = self._there([pictures[..., row.start : row.stop, column.start : column.stop] for row, column in places])
-        if len(places) > 1:
-            context = {name: value.expand(len(places), *value.shape[1:]) for name, value in context.items()}
         result = self.forward(x, context, self.dtype).float()
         finite = torch.isfinite(result).all()
         if not self._queues:

@@ -26,6 +26,8 @@ class Agreement(nn.Module):
             the estimate is less sure, the coarsest expert restores.
         sure_mixed: The same for leaves of several types, all of which must be probable enough; where they are not, the
             router's next best leaf is taken.
+        believed: Calibrated probability of any type from which a picture is not taken for sound: instead of a leaf of
+            clean pictures the router's next best leaf is taken. None: the router alone says what is sound.
 
     Raises:
         UnknownNameError: Not a degradation type.
@@ -36,6 +38,7 @@ class Agreement(nn.Module):
     least_mixed: torch.Tensor
     told: torch.Tensor
     is_told: torch.Tensor
+    is_clean: torch.Tensor
 
     def __init__(
         self,
@@ -43,6 +46,7 @@ class Agreement(nn.Module):
         told: Sequence[Sequence[str]],
         sure: Mapping[str, float] | None = None,
         sure_mixed: Mapping[str, float] | None = None,
+        believed: float | None = None,
     ) -> None:
         super().__init__()
         for type_ in (*(sure or {}), *(sure_mixed or {})):
@@ -57,9 +61,11 @@ class Agreement(nn.Module):
             ),
             "told": torch.stack([instruction(types) for types in told]),
             "is_told": torch.tensor([bool(types) for types in told]),
+            "is_clean": torch.tensor([leaf.is_clean for leaf in tree.leaves]),
         }
         for name, value in tables.items():
             self.register_buffer(name, value, persistent=False)  # made of options, which the card keeps
+        self.believed = believed
 
     def agreed(self, presence: torch.Tensor, route: Route) -> Route:
         """The router's choice, changed where the estimate does not agree with it.
@@ -70,6 +76,8 @@ class Agreement(nn.Module):
         """
         probability = torch.sigmoid(presence)
         doubted = (probability[:, None] < self.least_mixed).any(dim=2)
+        if self.believed is not None:
+            doubted = doubted | ((probability >= self.believed).any(dim=1, keepdim=True) & self.is_clean)
         leaf = prune(route.leaf_logits, doubted).argmax(1)
         leaf = torch.where(doubted.gather(1, route.leaf[:, None])[:, 0], leaf, route.leaf)
         unsure = (probability < self.least[self.table[leaf, route.level]]).any(dim=1)

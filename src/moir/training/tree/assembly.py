@@ -44,6 +44,7 @@ def assemble(
         "forms": {str(n): form for n in sorted(experts) if (form := form_of(recipe, tree, n))},
         "sure": recipe.router.sure,
         "sure_mixed": recipe.router.sure_mixed,
+        "believed": recipe.router.believed,
     }
     network = CompactUniRestorer(**options)
     network.options = options

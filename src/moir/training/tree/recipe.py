@@ -109,6 +109,8 @@ class RouterStage(Section):
     :class:`moir.universal.agreement.Agreement`."""
     sure_mixed: dict[str, Share] = Field(default={})
     """The same for experts of mixes with the type."""
+    believed: Share | None = None
+    """Calibrated probability of any type from which a picture is not taken for sound."""
     reconstruction: Weight = 0.0
     """Weight of the L1 error through the gate (equation 9), as published: 1."""
     balance: Weight = 0.0
