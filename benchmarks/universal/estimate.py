@@ -106,10 +106,12 @@ def _other_code(found: Sequence[Estimated]) -> list[str]:
     return [
         *lines,
         "",
-        f"Expected calibration error over all {pictures} pictures and {len(TYPES)} types: **{overall:.3f}** "
-        f"({words}), in {BINS} bins. How often each type is there is a matter of this list of {damages} damages, so "
-        "the figure compares models, and no more. Snow is never there: its bins show false alarms alone. The pictures "
-        "of Rain100H, rainy or not, were once the JPEG files of BSDS, so JPEG found in them is not wholly wrong.",
+        f"Expected calibration error, in {BINS} bins, over all {pictures} pictures and {len(TYPES)} types together: "
+        f"**{overall:.3f}**, where what is wrong with one type may make up for another; of each alone **"
+        f"{np.mean(errors):.3f}** in the mean ({words}). How often each type is there is a matter of this "
+        f"list of {damages} damages, so the figure compares models, and no more. Snow is never there: its bins show "
+        "false alarms alone. The pictures of Rain100H, rainy or not, were once the JPEG files of BSDS: JPEG found in "
+        "them is not wholly wrong.",
         "",
         "![Reliability on damage made by other code](../../docs/gallery/tree/reliability_other_code.png)",
     ]

@@ -7,7 +7,8 @@ trained on nor used to calibrate. The settings are those of the UniRestorer pape
 seven mixed degradations, in- and out-of-distribution, made by `moir degrade` with a fixed seed. Every expert restores
 the centre of each picture once, with the decision on the whole; the ways of choosing are then compared on one table of
 PSNRs, so they see the same pictures, the same noise and the same rounding (bf16 on a CPU). The ablations train routers
-on the run's table of outcomes; no network is needed for them.
+on the run's table of outcomes; no network is needed for them. What was restored and trained is kept in RUN/routing, so
+that only what changed is done again.
 
 Protocol: centre crop of 160 px, prediction clamped and not rounded, PSNR over RGB, mean over n pictures, dB.
 """
@@ -33,6 +34,7 @@ def main() -> None:
     parser.add_argument("run", type=Path)
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--pictures", type=int, default=16, help="of each setting; default: %(default)s")
+    parser.add_argument("--seeds", type=int, default=3, help="routers of each kind; default: %(default)s")
     parser.add_argument("--recipe", type=Path, default=RECIPE, help="of the run; default: recipes/tree/all.yaml")
     parser.add_argument("--output", type=Path)
     options = parser.parse_args()
@@ -45,7 +47,7 @@ def main() -> None:
         print(setting.range, setting.name, flush=True)
         found[setting] = see(network, options.data, setting, options.pictures, kept)
     lines = tables(network, found)
-    lines += ablations(network, found, options.run, load_recipe(options.recipe).router)
+    lines += ablations(network, found, options.run, load_recipe(options.recipe).router, options.seeds)
     text = "\n".join(lines)
     if options.output:
         write_text(options.output, text, overwrite=True)

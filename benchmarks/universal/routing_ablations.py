@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from hashlib import sha256
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,7 @@ from routing_pictures import RANGES, SETTINGS, Seen, Setting
 from routing_tables import agreed, header, router_of, row, told, ways
 
 from moir.base.names import DEGREES, TYPES
-from moir.checkpoints import read_tensors
+from moir.checkpoints import read_tensors, write_tensors
 from moir.findings import SEEN
 from moir.training.tree.cluster import REPRESENTATIONS, TREE, Represented
 from moir.training.tree.outcomes import Outcomes
@@ -18,10 +19,10 @@ from moir.training.tree.recipe import RouterStage
 from moir.training.tree.router import train_router
 from moir.universal.clustering import Clustering, nearest
 from moir.universal.compact_tree import CompactUniRestorer
+from moir.universal.pool import fingerprint
 from moir.universal.router import Router
 from moir.universal.tree import Tree
 
-SEEDS = 3
 HARM = 1.0
 """dB below the coarsest expert from which a picture counts as harmed."""
 LEAST = 0.05
@@ -39,7 +40,6 @@ LOSSES: dict[str, dict[str, float]] = {
     "leaf, level, expected loss, equation 7": {"choice": 0.0},
 }
 LEVELS = [
-    ("all",),
     ("all", "type"),
     ("all", "degree"),
     ("type", "degree"),
@@ -58,15 +58,19 @@ class Samples:
         leaf: (N,), the finest group of each.
         centres: (leaves, F), of the finest groups.
         more: Places and groups of the clustered pictures, from which the leaf gate learns too.
+        kept: A folder for trained routers.
+        seeds: Routers of each kind.
     """
 
     outcomes: Outcomes
     leaf: torch.Tensor
     centres: torch.Tensor
     more: tuple[torch.Tensor, torch.Tensor]
+    kept: Path
+    seeds: int
 
     @classmethod
-    def of(cls, network: CompactUniRestorer, run: Path) -> "Samples":
+    def of(cls, network: CompactUniRestorer, run: Path, seeds: int) -> "Samples":
         """Read them from the folder of the run."""
         centres = Clustering.load(run / "cluster" / TREE).centres
         outcomes = Outcomes.load(run / "router" / "outcomes.safetensors")
@@ -76,15 +80,35 @@ class Samples:
         def leaf(points: torch.Tensor) -> torch.Tensor:
             return torch.from_numpy(nearest(np.asarray(points), centres))
 
-        return cls(outcomes, leaf(outcomes.points), torch.from_numpy(centres).float(), (places, leaf(places)))
+        kept = run / "routing" / "routers"
+        kept.mkdir(parents=True, exist_ok=True)
+        more = (places, leaf(places))
+        return cls(outcomes, leaf(outcomes.points), torch.from_numpy(centres).float(), more, kept, seeds)
 
     def routers(self, tree: Tree, stage: RouterStage) -> Iterator[Router]:
-        """Routers trained anew, one per seed."""
-        for seed in range(SEEDS):
-            yield train_router(self.outcomes, tree, self.centres, self.leaf, stage, seed, self.more)
+        """Routers trained anew, one per seed; those that were trained before on the same samples are read."""
+        tensors = {
+            "points": self.outcomes.points,
+            "mse": self.outcomes.mse,
+            "more": self.more[0],
+            "table": tree.table(),
+        }
+        samples = fingerprint(tensors | {"centres": self.centres})
+        losses = stage.model_dump_json(exclude={"sure", "sure_mixed"})  # these two are for later
+        for seed in range(self.seeds):
+            name = sha256(f"{samples} {losses} {seed}".encode()).hexdigest()[:16]
+            path = self.kept / f"{name}.safetensors"
+            if not path.exists():
+                router = train_router(self.outcomes, tree, self.centres, self.leaf, stage, seed, self.more)
+                write_tensors(path, router.state_dict())
+            router = Router(self.centres.shape[1], len(tree.leaves), len(tree.levels))
+            router.load_state_dict(read_tensors(path)[0])
+            yield router.eval().requires_grad_(False)
 
 
-def ablations(network: CompactUniRestorer, found: Mapping[Setting, Seen], run: Path, stage: RouterStage) -> list[str]:
+def ablations(
+    network: CompactUniRestorer, found: Mapping[Setting, Seen], run: Path, stage: RouterStage, seeds: int
+) -> list[str]:
     """All of them, as lines of Markdown.
 
     Args:
@@ -92,8 +116,9 @@ def ablations(network: CompactUniRestorer, found: Mapping[Setting, Seen], run: P
         found: The pictures of all settings.
         run: The folder of the run.
         stage: The router's section of the recipe.
+        seeds: Routers of each kind, of whose gains the mean is taken.
     """
-    samples = Samples.of(network, run)
+    samples = Samples.of(network, run, seeds)
     return [
         *("## How much of the oracle's gain is reached", "", *_share_of_oracle(network, found), ""),
         *("## Which losses the router needs", "", *_losses(network, found, samples, stage), ""),
@@ -130,8 +155,10 @@ def _share_of_oracle(network: CompactUniRestorer, found: Mapping[Setting, Seen])
         "setting with one of them (all mixes have haze). What the gain would be after the best brightness and colour "
         "of each result cannot be told from a table of errors.",
         "",
-        *header(["setting", *(f"{name}, {where}" for where in RANGES for name in ("auto", "oracle", "share"))]),
-        *(row([name, *cells(lambda s, name=name: s.name == name)]) for name in names),  # type: ignore[misc]
+        *header(
+            ["setting", *(f"{name}, {where}" for where in RANGES.values() for name in ("auto", "oracle", "share"))]
+        ),
+        *(row([name, *cells(lambda s, name=name: s.name == name)]) for name in names),
         *(row([f"**{name}**", *(f"**{cell}**" for cell in cells(wanted))]) for name, wanted in parts.items()),
     ]
 
@@ -142,7 +169,7 @@ def _losses(
     stages = {name: RouterStage(**changes) for name, changes in LOSSES.items()}
     stages["equation 7, and leaf, level and expected loss against all experts (the recipe's own weights)"] = stage
     lines = [
-        f"The router alone less the coarsest expert, dB; routers trained anew, mean of {SEEDS} seeds.",
+        f"The router alone less the coarsest expert, dB; routers trained anew, mean of {samples.seeds} seeds.",
         "",
         *header(["loss", *RANGES.values()]),
     ]
@@ -157,10 +184,11 @@ def _levels(
 ) -> list[str]:
     lines = [
         "Routers trained anew with these levels alone and the recipe's losses; the router alone less the coarsest "
-        f"expert, dB, and the share of pictures that lose more than {HARM:g} dB by it; mean of {SEEDS} seeds.",
+        f"expert, dB, and the share of pictures that lose more than {HARM:g} dB by it; mean of {samples.seeds} seeds.",
         "",
-        *header(["levels", *(f"{what}, {where}" for where in RANGES for what in ("gain", "harmed"))]),
+        *header(["levels", *(f"{what}, {where}" for where in RANGES.values() for what in ("gain", "harmed"))]),
     ]
+    lines.append(row(["all (one expert: nothing to choose)", *(("0", "0") * len(RANGES))]))
     for levels in LEVELS:
         tree = with_levels(network.tree, levels)
         gains = np.mean([_gain(found, tree, router) for router in samples.routers(tree, stage)], 0)
@@ -237,7 +265,7 @@ def _division(network: CompactUniRestorer, found: Mapping[Setting, Seen], sample
         "choice is compared. The third extractor of the paper's ablation, DA-CLIP, cannot be had: its weights "
         "are not there.",
         "",
-        *header(["division and choice", *(f"{part}, {where}" for where in RANGES for part in parts)]),
+        *header(["division and choice", *(f"{part}, {where}" for where in RANGES.values() for part in parts)]),
     ]
     for name, choose in rows.items():
         gains = {s: float((seen.psnr(choose(seen, s)) - seen.outcomes.psnr[:, 0]).mean()) for s, seen in found.items()}

@@ -1,7 +1,6 @@
 """The tables of routing: every way of choosing an expert, on the same pictures."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
 
 import numpy as np
 import torch
@@ -17,7 +16,7 @@ Choice = Callable[[Seen, Route, Setting], torch.Tensor]
 
 def agreed(network: CompactUniRestorer, seen: Seen, route: Route) -> Route:
     """The router's choice where the estimate agrees with it, and what auto mode does instead where it does not."""
-    return replace(route, level=network.agreed_level(seen.presence, route.leaf, route.level))
+    return network.agreement.agreed(seen.presence, route)
 
 
 def ways(network: CompactUniRestorer) -> dict[str, Choice]:

@@ -165,6 +165,7 @@ def load_model(name: str) -> tuple[RestorationNetwork, Card]:
             network, or it is an adapter.
     """
     from moir.checkpoints import Card, load_into, open_foreign, read_tensors
+    from moir.checkpoints.blank import blank_weights
     from moir.checkpoints.card import sha256_of
 
     path = find_weights(name)
@@ -188,7 +189,8 @@ def load_model(name: str) -> tuple[RestorationNetwork, Card]:
         raise CheckpointError(f"{path} is not the file its card describes (sha256 differs); get both again")
     for prefix, part in card.parts.items():
         tensors |= {prefix + name: tensor for name, tensor in _shipped_part(part, path).items()}
-    network = create_model(card.model, **card.options)
+    with blank_weights():
+        network = create_model(card.model, **card.options)
     load_into(network, tensors, path)
     return network.eval(), card
 
