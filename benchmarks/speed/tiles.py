@@ -4,8 +4,8 @@
 
 For each network, on a photograph with noise: the PSNR between what tiles give and what the whole picture gives
 
-- `shared`: as the runtime does it, with the decision made once (`analyse`), and what layers measure on the whole
-  picture measured once, on a sample of it (`measure`, `moir.runtime.sample`);
+- `shared`: as the runtime does it, with the decision made once (`analyse`), what layers measure on the whole picture
+  measured once, on a sample of it (`measure`, `moir.runtime.sample`), and tiles that know where they lie (PromptIR);
 - `exact`: the same measured on the whole picture, which the runtime does not do, since it may not fit into memory;
 - `alone`: every tile deciding for itself, for comparison;
 
@@ -18,7 +18,7 @@ published depths with a width that a CPU can do, and residual branches that begi
 import argparse
 import json
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -27,9 +27,10 @@ from skimage import data
 import moir
 from moir.metrics import psnr
 from moir.models import shipped
-from moir.networks.base import RestorationNetwork
+from moir.networks.base import Context, RestorationNetwork
+from moir.runtime.pipeline import Forward, TilePipeline
 from moir.runtime.sample import mosaic
-from moir.runtime.tiling import add_tile, plan
+from moir.runtime.tiling import plan
 
 NETWORKS: Mapping[str, dict[str, Any]] = {
     "compact": {},
@@ -60,15 +61,6 @@ def picture(side: int) -> torch.Tensor:
     return (pixels + 25 / 255 * torch.randn(pixels.shape, generator=torch.Generator().manual_seed(0))).clamp(0, 1)
 
 
-def tiled(x: torch.Tensor, network: RestorationNetwork, tile: int, run: Callable[[torch.Tensor], torch.Tensor]) -> Any:
-    """All tiles through ``run``, blended as the runtime does it."""
-    division = plan(*x.shape[-2:], tile, network.overlap, network.size_multiple)
-    canvas = torch.zeros_like(x)
-    for row, column in division.tiles():
-        add_tile(canvas, run(x[..., row.start : row.stop, column.start : column.stop]), row, column)
-    return canvas.clamp(0, 1), division.count
-
-
 @torch.inference_mode()
 def measure(name: str, options: dict[str, Any], side: int, tile: int) -> dict[str, Any]:
     """One network's figures."""
@@ -81,16 +73,22 @@ def measure(name: str, options: dict[str, Any], side: int, tile: int) -> dict[st
     whole = network(x, context).clamp(0, 1)
     sampled = network.measure(mosaic(x, tile, network.size_multiple), context)
     measured = network.measure(x, context)
-    shared, count = tiled(x, network, tile, lambda part: network(part, sampled))
-    exact, _ = tiled(x, network, tile, lambda part: network(part, measured))
-    alone, _ = tiled(x, network, tile, network)
+    division = plan(side, side, tile, network.overlap, network.size_multiple)
+
+    def tiled(forward: Forward, context: Context) -> torch.Tensor:
+        pipeline = TilePipeline(forward, x.device, x.dtype, uses_place=network.uses_place)
+        return pipeline.restore(x, context, division)
+
+    shared = tiled(lambda part, known, _: network(part, known), sampled)
+    exact = tiled(lambda part, known, _: network(part, known), measured)
+    alone = tiled(lambda part, _, __: network(part), {})
     error = (shared - whole).abs().max().item()
     return {
         "model": name,
         "weights": weights,
         "side": side,
         "tile": tile,
-        "tiles": count,
+        "tiles": division.count,
         "overlap": network.overlap,
         "shared_db": round(psnr(shared, whole).item(), 1) if error else None,
         "exact_db": round(psnr(exact, whole).item(), 1) if not torch.equal(exact, whole) else None,

@@ -18,7 +18,7 @@ from pathlib import Path
 
 from routing_ablations import ablations
 from routing_pictures import SETTINGS, see
-from routing_tables import tables
+from routing_tables import tables, wrong_instructions
 
 from moir.base.files import write_text
 from moir.models import load_model
@@ -46,7 +46,7 @@ def main() -> None:
     for setting in SETTINGS:
         print(setting.range, setting.name, flush=True)
         found[setting] = see(network, options.data, setting, options.pictures, kept)
-    lines = tables(network, found)
+    lines = [*tables(network, found), *wrong_instructions(network, found)]
     lines += ablations(network, found, options.run, load_recipe(options.recipe).router, options.seeds)
     text = "\n".join(lines)
     if options.output:

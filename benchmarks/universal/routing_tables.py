@@ -6,6 +6,7 @@ import numpy as np
 import torch
 from routing_pictures import CROP, RANGES, SETTINGS, WHOLE, Seen, Setting
 
+from moir.base.names import TYPES
 from moir.universal.compact_tree import CompactUniRestorer
 from moir.universal.router import Route, Router
 from moir.universal.tree import Tree
@@ -86,6 +87,48 @@ def tables(network: CompactUniRestorer, found: Mapping[Setting, Seen]) -> list[s
             lines.append(row([f"**{name}**", *(f"**{value:.2f}**" for value in np.mean(part, 0))]))
         lines.append("")
     return lines
+
+
+def wrong_instructions(network: CompactUniRestorer, found: Mapping[Setting, Seen]) -> list[str]:
+    """What it does to pictures to be told to remove damage that is not there, as lines of Markdown."""
+    tree, table, router = network.tree, network.tree.table(), router_of(network)
+    lines = [
+        "## Told to remove what is not there",
+        "",
+        "Each type in turn, on the pictures of all settings without it, in and out of distribution: the mean change of "
+        "PSNR against the damaged picture as it is (0: no harm, no gain), and against what auto mode makes of it.",
+        "",
+        *header(
+            ["told", "n", "change, mean", "worst setting", "its mean", "lose more than 1 dB", "less than auto, mean"]
+        ),
+    ]
+    for type_ in TYPES:
+        changes: dict[str, torch.Tensor] = {}
+        against: list[torch.Tensor] = []
+        for setting, seen in found.items():
+            if type_ in setting.types:
+                continue
+            route = router(seen.points)
+            leaf, level = told(tree, route, (type_,))
+            reached, chosen = seen.psnr(table[leaf, level]), agreed(network, seen, route)
+            changes[f"{setting.name} ({setting.range})"] = reached + 10 * seen.outcomes.before.log10()
+            against.append(reached - seen.psnr(table[chosen.leaf, chosen.level]))
+        every = torch.cat(list(changes.values()))
+        worst = min(changes, key=lambda name: float(changes[name].mean()))
+        lines.append(
+            row(
+                [
+                    type_,
+                    str(len(every)),
+                    f"{float(every.mean()):+.2f}",
+                    worst,
+                    f"{float(changes[worst].mean()):+.2f}",
+                    f"{float((every < -1).float().mean()):.0%}",
+                    f"{float(torch.cat(against).mean()):+.2f}",
+                ]
+            )
+        )
+    return [*lines, ""]
 
 
 def router_of(network: CompactUniRestorer) -> Router:

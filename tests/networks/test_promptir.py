@@ -4,7 +4,8 @@ import torch.nn.functional as F
 
 from moir.base.errors import InvalidValueError, UnknownNameError
 from moir.layers.padding import pad_to_multiple
-from moir.networks.promptir import PromptGenerator, promptir
+from moir.networks.base import PLACE
+from moir.networks.promptir import PromptGenerator, prompt_grid, promptir
 from moir.networks.promptir import test_promptir as tiny_promptir
 
 UNUSED = ("chnl_reduce", "reduce_noise_channel")
@@ -62,6 +63,55 @@ def test_context_carries_the_prompt_weights_to_tiles() -> None:
     assert not torch.equal(shared, model(tiles, one_hot))
     with pytest.raises(InvalidValueError, match="prompt3"):
         model(tiles, {})
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("stride", [2, 4, 8])
+def test_tiles_get_their_part_of_the_stretched_prompt(stride: int) -> None:
+    generator = PromptGenerator(4, 6, 3, 5)
+    generator.conv3x3 = torch.nn.Identity()  # what lies around a tile is for the overlap
+    weights = torch.rand(2, 3).softmax(1)
+    for height, width in [(141, 66), (30, 97), (1000, 1003)]:  # padded to multiples of 8
+        whole = generator(weights, -(-height // 8) * 8 // stride, -(-width // 8) * 8 // stride)
+        corners = [(8, 16), ((height - 9) // 8 * 8, (width - 9) // 8 * 8)]  # the second reaches into the padding
+        rows, columns = 16 // stride, 16 // stride
+        place = torch.tensor([(top, left, height, width) for top, left in corners])
+        parts = generator(weights, rows, columns, prompt_grid(place, rows, columns, stride))
+        for part, prompt, (top, left) in zip(parts, whole, corners, strict=True):
+            wanted = prompt[:, top // stride :, left // stride :][:, :rows, :columns]
+            torch.testing.assert_close(part, wanted, atol=2e-5, rtol=0)
+
+
+@torch.no_grad()
+def test_tiles_that_know_their_place_are_parts_of_the_whole_picture() -> None:
+    torch.manual_seed(0)
+    model = tiny_promptir().eval()
+    for parameter in model.parameters():
+        parameter.add_(0.1 * torch.randn(parameter.shape))  # so that prompts and attention matter
+    reach = 104  # how far the network sees, given the maps of attention
+    x = torch.rand(1, 3, 229, 230)
+    context = model.measure(x, model.analyse(x))
+    whole = model(x, context)[..., 2 * reach :, :]
+    place = torch.tensor([[reach, 0, 229, 230], [reach, reach, 229, 230]])
+    tiles = torch.cat([x[..., reach:, : 230 - reach], x[..., reach:, reach:]])
+    left, right = model(tiles, {**context, PLACE: place})[..., reach:, :].split(1)
+    torch.testing.assert_close(left[..., : 230 - 2 * reach], whole[..., : 230 - 2 * reach], atol=2e-5, rtol=0)
+    torch.testing.assert_close(right[..., reach:], whole[..., 2 * reach :], atol=2e-5, rtol=0)
+    untold = model(tiles, context)[1:, :, reach:, reach:]
+    assert (untold - whole[..., 2 * reach :]).abs().max() > 1e-2
+    with pytest.raises(InvalidValueError, match="3 pictures"):
+        model(tiles, {**context, PLACE: place[[0, 0, 1]]})
+
+
+@torch.no_grad()
+def test_tiles_know_their_place_in_bf16() -> None:
+    model = tiny_promptir().eval()
+    x = torch.rand(1, 3, 40, 40)
+    context = {**model.analyse(x), PLACE: torch.tensor([[8000, 4000, 9001, 9001]])}
+    exact = model(x, context)
+    with torch.autocast("cpu", torch.bfloat16):
+        rough = model(x, context)
+    assert (rough - exact).abs().max() < 0.05 * (exact - x).abs().max()
 
 
 def test_backward_reaches_all_but_the_unused_convolutions() -> None:

@@ -19,8 +19,8 @@ Context = Mapping[str, torch.Tensor]
 """What a network decided about each picture of a batch: named tensors, each with the batch as first dimension."""
 
 PLACE = "place"
-"""The context's name for where tiles lie, (B, 4), int64: the first row and column of the tile in its picture, and the
-picture's height and width, all in pixels. Only for networks with ``uses_place``; without it, an input is a whole picture.
+"""The context's name for where tiles lie, (B, 4), int64: the tile's first row and column in its picture, and the
+picture's height and width, in pixels. For networks with ``uses_place`` alone; without it, an input is a whole picture.
 """
 
 
