@@ -276,3 +276,20 @@ def test_outcomes_are_those_of_each_expert(tmp_path):
     with pytest.raises(TrainingError, match="other pictures"):
         loaded.refreshed(network, [{**batch, "input": x * 0.5}])
     assert len(again.followed_by(anew)) == 4
+
+
+def test_places_follow_the_extractor():
+    torch.manual_seed(0)
+    network = create_model("test_unirestorer_compact").eval()
+    x = torch.rand(2, 3, 64, 64)
+    batch = {"input": x, "target": x * 0.9, "presence": torch.zeros(2, 7), "degree": torch.zeros(2, 7).long()}
+    found = measure(network, [batch])
+    assert found.is_of(network)
+    with torch.no_grad():
+        network.extractor.mix[2].bias.add_(1.0)
+    assert not found.is_of(network)
+    again = found.refreshed(network, [batch])
+    torch.testing.assert_close(again.points, network.extractor.place(network.extractor(x)))
+    assert not torch.equal(again.points, found.points)
+    assert torch.equal(again.mse, found.mse)  # no expert was run again
+    assert again.is_of(network)

@@ -35,6 +35,7 @@ class Outcomes:
             (equation 9 reaches the gates through it).
         before: (N,), mean squared error of the damaged picture.
         experts: Fingerprints of the E experts, by which a changed one is known; empty: not told.
+        extractor: Fingerprint of the extractor that made the points; empty: not told.
     """
 
     points: torch.Tensor
@@ -45,6 +46,7 @@ class Outcomes:
     slope: torch.Tensor
     before: torch.Tensor
     experts: tuple[str, ...] = ()
+    extractor: str = ""
 
     def __len__(self) -> int:
         return len(self.points)
@@ -57,14 +59,18 @@ class Outcomes:
     def followed_by(self, other: "Outcomes") -> "Outcomes":
         """These pictures and others, of the same experts."""
         both = {name: torch.cat([getattr(self, name), getattr(other, name)]) for name in _tensors()}
-        return Outcomes(**both, experts=self.experts)
+        return Outcomes(**both, experts=self.experts, extractor=self.extractor)
 
     def changed(self, network: CompactUniRestorer) -> list[int]:
         """Numbers of the network's experts that are not those of the table."""
         return [n for n, print_ in enumerate(prints(network)) if self.experts[n : n + 1] != (print_,)]
 
+    def is_of(self, network: CompactUniRestorer) -> bool:
+        """Whether extractor and experts are still those of the network."""
+        return not self.changed(network) and self.extractor == fingerprint(network.extractor.state_dict())
+
     def refreshed(self, network: CompactUniRestorer, batches: Iterable[Batch], crop: int | None = None) -> "Outcomes":
-        """The same pictures with the network's present experts; only those that changed are run.
+        """The same pictures with the network's present extractor and experts; only experts that changed are run.
 
         Args:
             network, crop: See :func:`measure`.
@@ -73,9 +79,9 @@ class Outcomes:
         Raises:
             TrainingError: They are other pictures.
         """
-        changed = self.changed(network)
-        if not changed:
+        if self.is_of(network):
             return self
+        changed = self.changed(network)
         found = measure(network, batches, crop, experts=changed)
         if not torch.allclose(found.before, self.before, rtol=1e-3, atol=1e-7):
             raise TrainingError(
@@ -88,18 +94,21 @@ class Outcomes:
             columns[name] = old.new_zeros(len(self), network.tree.experts)
             columns[name][:, : old.shape[1]] = old[:, : network.tree.experts]
             columns[name][:, changed] = getattr(found, name)[:, changed]
-        return replace(found, **columns)
+        # Points and prints are found anew in any case.
+        return replace(found, mse=columns["mse"], l1=columns["l1"], slope=columns["slope"])
 
     def save(self, path: Path) -> None:
         """Write as safetensors."""
         tensors = {name: getattr(self, name).contiguous() for name in _tensors()}
-        write_tensors(path, tensors, {"experts": list(self.experts)}, overwrite=True)
+        facts = {"experts": list(self.experts), "extractor": self.extractor}
+        write_tensors(path, tensors, facts, overwrite=True)
 
     @classmethod
     def load(cls, path: Path) -> "Outcomes":
         """Read what :meth:`save` wrote."""
         tensors, facts = read_tensors(path)
-        return cls(**{name: tensors[name] for name in _tensors()}, experts=tuple(facts.get("experts", ())))
+        own = {name: tensors[name] for name in _tensors()}
+        return cls(**own, experts=tuple(facts.get("experts", ())), extractor=facts.get("extractor", ""))
 
 
 def prints(network: CompactUniRestorer) -> tuple[str, ...]:
@@ -157,7 +166,9 @@ def measure(
         done += len(x)
         if on_batch is not None:
             on_batch(done)
-    return Outcomes(**{name: torch.cat(rows) for name, rows in found.items()}, experts=prints(network))
+    extractor = fingerprint(network.extractor.state_dict())
+    tensors = {name: torch.cat(rows) for name, rows in found.items()}
+    return Outcomes(**tensors, experts=prints(network), extractor=extractor)
 
 
 _IDENTITY = -1
@@ -170,7 +181,7 @@ def _owners(network: CompactUniRestorer) -> list[int]:
 
 
 def _tensors() -> tuple[str, ...]:
-    return tuple(f.name for f in fields(Outcomes) if f.name != "experts")
+    return tuple(f.name for f in fields(Outcomes) if f.name not in ("experts", "extractor"))
 
 
 def _centre(x: torch.Tensor, side: int | None) -> torch.Tensor:

@@ -111,7 +111,8 @@ def _router(recipe: TreeRecipe, out: Path, on_step: Report | None) -> Path:
 def _outcomes(recipe: TreeRecipe, network: CompactUniRestorer, path: Path, on_step: Report | None) -> Outcomes:
     """What every expert makes of damaged training pictures that none was trained on: they are of another seed.
 
-    What the file holds already is kept: of pictures that were measured before, only changed experts are run.
+    What the file holds already is kept: of pictures that were measured before, only changed experts are run, and their
+    places are found anew where the extractor changed.
     """
     stage = recipe.router
     data = recipe.data.model_copy(update={"patch": stage.size, "instruct": 0.0})
@@ -121,7 +122,7 @@ def _outcomes(recipe: TreeRecipe, network: CompactUniRestorer, path: Path, on_st
         return DataLoader(Subset(samples, numbers), batch_size=16, num_workers=recipe.data.workers)
 
     outcomes = Outcomes.load(path) if path.exists() else None
-    if outcomes is not None and outcomes.changed(network):
+    if outcomes is not None:
         outcomes = outcomes.refreshed(network, damaged(range(len(outcomes))), stage.crop)
     while outcomes is None or len(outcomes) < stage.samples:
         done = 0 if outcomes is None else len(outcomes)
