@@ -128,8 +128,9 @@ def recipe_of(
     told, own, damage = tree.instruction(number), settings_of(recipe, tree, number), recipe.damage()
     if own.stored is not None:
         damage = damage.model_copy(update={"stored": own.stored})
+    patch = own.patch or stage.patch
     changes = {
-        "patch": stage.patch,
+        "patch": patch,
         "instruct": 1.0 if told else 0.0,
         "told": list(told),
         "damage": damage_of_type(inside, told[0], damage) if told else damage_of(inside, damage),
@@ -142,7 +143,7 @@ def recipe_of(
         model=Model(name="compact", options=dict(options), start=start, train=stage.train),
         data=Data.model_validate(data.model_dump()),
         steps=steps,
-        batch=stage.batch,
+        batch=max(1, round(stage.batch * (stage.patch / patch) ** 2)),
         precision=stage.precision,
         seed=recipe.seed + number,
         loss=Loss(l1=0.6, log_l1=0.05, presence=0, degree=0),
