@@ -92,7 +92,7 @@ def test_tiles_of_a_batch_are_those_of_its_pictures():
     together = engine.restore(x)
     assert together.tiles == 2
     alone = torch.cat([engine.restore(picture).pictures for picture in x.split(1)])
-    torch.testing.assert_close(together.pictures, alone, atol=1e-5, rtol=0)
+    torch.testing.assert_close(together.pictures, alone, atol=1e-6, rtol=0)
 
 
 def test_tiles_of_all_places_are_one_recording(located):

@@ -235,7 +235,10 @@ class PromptIR(RestorationNetwork):
         return self._features(pad_to_multiple(x, MULTIPLE), None, None)[1]
 
     def measure(self, x: torch.Tensor, context: Context) -> Context:
-        """See :meth:`RestorationNetwork.measure`: ``"<module>.attention"`` (B, heads, C / heads, C / heads) each."""
+        """See :meth:`RestorationNetwork.measure`: ``"<module>.attention"`` (B, heads, C / heads, C / heads) each.
+
+        The prompts are stretched over ``x``, also where it is a mosaic of a picture, whose pieces are spread evenly.
+        """
         check_pictures(x)
         statistics = Statistics(None, len(x))
         self._restore(x, context, statistics)
