@@ -31,8 +31,8 @@ def bench(
     ] = None,
     engine: Annotated[
         list[str] | None,
-        typer.Option("--engine", help="plain, fast, compile, onnxruntime or openvino; may be repeated. Default: those "
-                     "that are ready in seconds.", show_default=False),
+        typer.Option("--engine", help="plain, fast, graphs, compile, onnxruntime or openvino; may be repeated. "
+                     "Default: those that are ready in seconds.", show_default=False),
     ] = None,
     repeats: Annotated[int, typer.Option(help="Timed runs of each.")] = 5,
     device: Device = None,

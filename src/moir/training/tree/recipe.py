@@ -57,8 +57,8 @@ class ExpertSettings(Section):
     """More blocks than the shared network has, also for the experts below: options such as ``decoder_blocks``. None: as
     the expert above. See :func:`moir.universal.expert_form.with_form`."""
     patch: Positive | None = None
-    """Side of the patches, pixels; the batch is made smaller or larger, so that it has as many pixels. An expert of haze
-    needs to see more of a scene. None: as for all."""
+    """Side of the patches, pixels; the batch is made smaller or larger, so that it has as many pixels. An expert of
+    haze needs to see more of a scene. None: as for all."""
     stored: Share | None = None
     """Share of pictures that a JPEG file was made of after all; None: as ``data.damage`` says."""
     smallest_scale: Share | None = None
