@@ -17,7 +17,7 @@ import argparse
 from pathlib import Path
 
 from routing_ablations import ablations
-from routing_pictures import SETTINGS, see
+from routing_pictures import SETTINGS, restored_by, see
 from routing_tables import tables, wrong_instructions
 
 from moir.base.files import write_text
@@ -36,6 +36,7 @@ def main() -> None:
     parser.add_argument("--pictures", type=int, default=16, help="of each setting; default: %(default)s")
     parser.add_argument("--seeds", type=int, default=3, help="routers of each kind; default: %(default)s")
     parser.add_argument("--recipe", type=Path, default=RECIPE, help="of the run; default: recipes/tree/all.yaml")
+    parser.add_argument("--control", help="weights of the shared network that was trained on by itself")
     parser.add_argument("--output", type=Path)
     options = parser.parse_args()
     network, _ = load_model(str(options.run / "weights.safetensors"))
@@ -46,7 +47,11 @@ def main() -> None:
     for setting in SETTINGS:
         print(setting.range, setting.name, flush=True)
         found[setting] = see(network, options.data, setting, options.pictures, kept)
-    lines = [*tables(network, found), *wrong_instructions(network, found)]
+    control = None
+    if options.control:
+        other, _ = load_model(options.control)
+        control = {setting: restored_by(other, options.data, setting, options.pictures) for setting in SETTINGS}
+    lines = [*tables(network, found, control), *wrong_instructions(network, found)]
     lines += ablations(network, found, options.run, load_recipe(options.recipe).router, options.seeds)
     text = "\n".join(lines)
     if options.output:

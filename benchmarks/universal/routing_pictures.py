@@ -10,7 +10,8 @@ from moir import degrade
 from moir.base.names import TYPES
 from moir.datasets import find
 from moir.degrade.pipeline import MIXES
-from moir.training.tree.outcomes import Batch, Outcomes, measure
+from moir.networks.base import RestorationNetwork
+from moir.training.tree.outcomes import Batch, Outcomes, centre, measure
 from moir.universal.compact_tree import CompactUniRestorer
 
 WHOLE = 384
@@ -80,6 +81,19 @@ def damaged(root: Path, setting: Setting, count: int) -> Iterator[Batch]:
             presence[0, TYPES.index(record.type)] = 1
         x = degrade.quantise(degrade.apply(target, [records]))
         yield {"input": x, "target": target, "presence": presence, "degree": degree}
+
+
+@torch.inference_mode()
+def restored_by(network: RestorationNetwork, root: Path, setting: Setting, count: int) -> torch.Tensor:
+    """PSNR, (N,), of another network on the same pictures, restored and scored in the same way, dB."""
+    found = []
+    for batch in damaged(root, setting, count):
+        x, target = centre(batch["input"], CROP), centre(batch["target"], CROP)
+        context = network.analyse(batch["input"])
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            out = network(x, context).float().clamp(0, 1)
+        found.append(-10 * (out - target).square().mean().log10())
+    return torch.stack(found)
 
 
 def see(network: CompactUniRestorer, root: Path, setting: Setting, count: int, kept: Path) -> Seen:

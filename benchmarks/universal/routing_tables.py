@@ -62,15 +62,25 @@ def told(tree: Tree, route: Route, types: tuple[str, ...]) -> tuple[torch.Tensor
     return leaf, route.level_logits.masked_fill(tree.level_mask(mask), -torch.inf).argmax(1)
 
 
-def tables(network: CompactUniRestorer, found: Mapping[Setting, Seen]) -> list[str]:
-    """A table for each range, with a row for each setting, as lines of Markdown."""
+def tables(
+    network: CompactUniRestorer, found: Mapping[Setting, Seen], control: Mapping[Setting, torch.Tensor] | None = None
+) -> list[str]:
+    """A table for each range, with a row for each setting, as lines of Markdown.
+
+    Args:
+        network: The assembled tree.
+        found: The pictures of all settings.
+        control: PSNR (N,) of the control on the same pictures, if there is one.
+    """
     choices, router = ways(network), router_of(network)
+    if control is not None:
+        choices["control"] = lambda seen, route, setting: control[setting]
     count = len(next(iter(found.values())).points)
     lines = [
         f"Protocol: {count} pictures of cid22_validation, decision on {WHOLE} px, centre {CROP} px scored, PSNR "
         "over RGB (dB), mean. `random` is the expectation over a random leaf and level; `oracle` takes the best expert "
         "of each picture, which nobody can know; `told` is the router with the tree pruned to the types that are "
-        "there.",
+        "there." + (" `control` is the shared network, trained on by itself." if control is not None else ""),
         "",
     ]
     for where, title in RANGES.items():

@@ -143,7 +143,7 @@ def measure(
     for batch in batches:
         whole, target = batch["input"], batch["target"]
         context = network.analyse(whole)
-        x, clean = _centre(whole, crop), _centre(target, crop)
+        x, clean = centre(whole, crop), centre(target, crop)
         results: dict[int, torch.Tensor] = {}
         # In float32 the crop would cost several times as much; routers compare experts, which all round alike.
         with torch.autocast("cpu", dtype=torch.bfloat16):
@@ -184,7 +184,8 @@ def _tensors() -> tuple[str, ...]:
     return tuple(f.name for f in fields(Outcomes) if f.name not in ("experts", "extractor"))
 
 
-def _centre(x: torch.Tensor, side: int | None) -> torch.Tensor:
+def centre(x: torch.Tensor, side: int | None) -> torch.Tensor:
+    """The centre of pictures (..., H, W), at most ``side`` x ``side``; None: all of them."""
     if side is None or min(x.shape[-2:]) <= side:
         return x
     # On the grid of 8, as a tile would be, so that JPEG's blocks stay where they are.
