@@ -20,6 +20,7 @@ import torch.nn.functional as F
 
 from moir.models import create_model
 from moir.networks.base import Context, RestorationNetwork
+from moir.networks.statistics import Statistics
 from moir.runtime.fast import accelerate, blocks, layout, window
 
 Forward = Callable[[torch.Tensor, Context | None], torch.Tensor]
@@ -44,14 +45,17 @@ def with_patch(forward: Forward, module: Any, name: str, value: Any) -> Forward:
     return run
 
 
-def attention_in_two_steps(self: blocks.Attention, x: torch.Tensor, spare: torch.Tensor) -> torch.Tensor:
+def attention_in_two_steps(
+    self: blocks.Attention, x: torch.Tensor, spare: torch.Tensor, shared: Statistics | None = None
+) -> torch.Tensor:
     """Attention without the folding: values times the attention map, then the projection."""
     gram = blocks.ChannelGram(x.shape[1])
     for strip in blocks.strips(x, self.qk.weight.shape[0], self.qk_depthwise.padding):
         normed = self.norm(strip.widened(x))
         gram.add(strip.crop(self.qk_depthwise(self.qk(normed))))
         strip.of(spare).copy_(strip.crop(self.v_depthwise(self.v(normed))))
-    attention, project = (m.to(x.dtype)[:, :, None, None] for m in (gram.attention(self.temperature), self.project))
+    measured = gram.attention(self.temperature, self.name, shared)
+    attention, project = (m.to(x.dtype)[:, :, None, None] for m in (measured, self.project))
     for strip in blocks.strips(x, x.shape[1]):
         strip.of(x).add_(F.conv2d(F.conv2d(strip.of(spare), attention), project, self.bias))
     return x

@@ -96,7 +96,7 @@ def plot(points: list[dict[str, float]], name: str, path: Path) -> None:
     axes.set_xlim(-0.06 * max(sizes), 1.06 * max(sizes))
     axes.set_ylim(0, top)
     axes.grid(alpha=0.3)
-    axes.legend(loc="upper left")
+    axes.legend(loc="lower right")
     figure.savefig(path, dpi=110)
 
 
@@ -128,7 +128,9 @@ def main() -> None:
         points.append(run([*given, "--child", str(height), str(width)]))
         print(json.dumps(points[-1]), flush=True)
     if options.plot:
-        plot(points, options.model or "compact", options.plot)
+        from moir.models import DEFAULT
+
+        plot(points, options.model or DEFAULT, options.plot)
 
 
 if __name__ == "__main__":
