@@ -169,7 +169,7 @@ def _losses(
     stages = {name: RouterStage(**changes) for name, changes in LOSSES.items()}
     stages["equation 7, and leaf, level and expected loss against all experts (the recipe's own weights)"] = stage
     lines = [
-        f"The router alone less the coarsest expert, dB; routers trained anew, mean of {samples.seeds} seeds.",
+        f"The router alone less the coarsest expert, dB; routers trained anew, {samples.seeds} seed(s) each.",
         "",
         *header(["loss", *RANGES.values()]),
     ]
@@ -184,7 +184,7 @@ def _levels(
 ) -> list[str]:
     lines = [
         "Routers trained anew with these levels alone and the recipe's losses; the router alone less the coarsest "
-        f"expert, dB, and the share of pictures that lose more than {HARM:g} dB by it; mean of {samples.seeds} seeds.",
+        f"expert, dB, and the share of pictures that lose more than {HARM:g} dB by it; {samples.seeds} seed(s) each.",
         "",
         *header(["levels", *(f"{what}, {where}" for where in RANGES.values() for what in ("gain", "harmed"))]),
     ]

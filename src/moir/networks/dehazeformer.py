@@ -14,12 +14,12 @@ from torch import nn
 from moir.base.errors import InvalidValueError
 from moir.layers.padding import reflect_pad
 from moir.layers.transposed_attention import check_heads
-from moir.networks.base import Context, RestorationNetwork, build, check_pictures
+from moir.networks.base import Context, build, check_pictures
 from moir.networks.dehazeformer_blocks import Layer, PatchMerge, PatchSplit, ReflectConv2d, RescaleLayerNorm, SKFusion
-from moir.networks.statistics import Statistics
+from moir.networks.statistics import MeasuringNetwork, Statistics
 
 
-class DehazeFormer(RestorationNetwork):
+class DehazeFormer(MeasuringNetwork):
     """DehazeFormer (arXiv 2204.03883, section 3), in the form of its size L.
 
     Five layers at full, half, quarter, half and full resolution. The network predicts K (1 channel) and B (3 channels);
@@ -120,29 +120,6 @@ class DehazeFormer(RestorationNetwork):
         statistics = Statistics(None, x.shape[0])
         self._features(_padded(x), statistics)
         return statistics.used
-
-    def forward(self, x: torch.Tensor, context: Context | None = None) -> torch.Tensor:
-        """Restore pictures or tiles.
-
-        Args:
-            x: (B, 3, H, W), float32, [0, 1], any H, W >= 1.
-            context: What :meth:`analyse` returned for the B pictures (or for the one picture all B tiles are from).
-
-        Returns:
-            (B, 3, H, W), about [0, 1], not clamped.
-
-        Raises:
-            TensorShapeError: ``x`` is not a batch of colour pictures.
-            InvalidValueError: The context does not fit.
-        """
-        check_pictures(x)
-        return self._run(x, Statistics(context, x.shape[0]))
-
-    def restore_whole(self, x: torch.Tensor) -> tuple[torch.Tensor, Context]:
-        """See :meth:`RestorationNetwork.restore_whole`; one pass, which uses what it measures."""
-        check_pictures(x)
-        statistics = Statistics(None, x.shape[0])
-        return self._run(x, statistics), statistics.used
 
     def _run(self, x: torch.Tensor, statistics: Statistics) -> torch.Tensor:
         padded = _padded(x)

@@ -15,13 +15,13 @@ from torch import nn
 from moir.base.errors import InvalidValueError
 from moir.layers.local_pool import local_mean
 from moir.layers.precision import at_least_float32
-from moir.networks.base import Context, RestorationNetwork, build, check_pictures
-from moir.networks.statistics import Statistics
+from moir.networks.base import Context, build, check_pictures
+from moir.networks.statistics import MeasuringNetwork, Statistics
 
 EPSILON = 1e-6  # added to the variance, as published
 
 
-class NAFNet(RestorationNetwork):
+class NAFNet(MeasuringNetwork):
     """NAFNet (arXiv 2204.04676, sections 3 and 4).
 
     The channel attention of every block pools over the whole picture: :meth:`analyse` measures these means, and tiles
@@ -91,29 +91,6 @@ class NAFNet(RestorationNetwork):
             TensorShapeError: ``x`` is not a batch of colour pictures.
         """
         return self.restore_whole(x)[1]
-
-    def forward(self, x: torch.Tensor, context: Context | None = None) -> torch.Tensor:
-        """Restore pictures or tiles.
-
-        Args:
-            x: (B, 3, H, W), float32, [0, 1], any H, W >= 1.
-            context: What :meth:`analyse` returned for the B pictures (or for the one picture all B tiles are from).
-
-        Returns:
-            (B, 3, H, W), about [0, 1], not clamped.
-
-        Raises:
-            TensorShapeError: ``x`` is not a batch of colour pictures.
-            InvalidValueError: The context does not fit.
-        """
-        check_pictures(x)
-        return self._run(x, Statistics(context, x.shape[0]))
-
-    def restore_whole(self, x: torch.Tensor) -> tuple[torch.Tensor, Context]:
-        """See :meth:`RestorationNetwork.restore_whole`; one pass, which uses what it measures."""
-        check_pictures(x)
-        statistics = Statistics(None, x.shape[0])
-        return self._run(x, statistics), statistics.used
 
     def _window(self, level: int) -> tuple[int, int] | None:
         """What channel attention pools over at a level, pixels; None: the whole picture."""

@@ -13,11 +13,11 @@ from torch import nn
 from moir.base.errors import InvalidValueError
 from moir.layers.padding import pad_to_multiple
 from moir.layers.transposed_attention import attend_channels, channel_attention
-from moir.networks.base import Context, RestorationNetwork, build, check_pictures
-from moir.networks.statistics import Statistics
+from moir.networks.base import Context, build
+from moir.networks.statistics import MeasuringNetwork, Statistics
 
 
-class RetinexFormer(RestorationNetwork):
+class RetinexFormer(MeasuringNetwork):
     """RetinexFormer (arXiv 2303.06705, section 3).
 
     Each stage estimates illumination features and a map that lights the picture up, and passes both to a U-shaped
@@ -78,29 +78,6 @@ class RetinexFormer(RestorationNetwork):
             TensorShapeError: ``x`` is not a batch of colour pictures.
         """
         return self.restore_whole(x)[1]
-
-    def forward(self, x: torch.Tensor, context: Context | None = None) -> torch.Tensor:
-        """Restore pictures or tiles.
-
-        Args:
-            x: (B, 3, H, W), float32, [0, 1], any H, W >= 1.
-            context: What :meth:`analyse` returned for the B pictures (or for the one picture all B tiles are from).
-
-        Returns:
-            (B, 3, H, W), about [0, 1], not clamped.
-
-        Raises:
-            TensorShapeError: ``x`` is not a batch of colour pictures.
-            InvalidValueError: The context does not fit.
-        """
-        check_pictures(x)
-        return self._run(x, Statistics(context, x.shape[0]))
-
-    def restore_whole(self, x: torch.Tensor) -> tuple[torch.Tensor, Context]:
-        """See :meth:`RestorationNetwork.restore_whole`; one pass, which uses what it measures."""
-        check_pictures(x)
-        statistics = Statistics(None, x.shape[0])
-        return self._run(x, statistics), statistics.used
 
     def _run(self, x: torch.Tensor, statistics: Statistics) -> torch.Tensor:
         # The published network wants multiples of 4 and leaves the padding to the caller.

@@ -5,7 +5,7 @@ from collections.abc import Callable
 import torch
 
 from moir.layers.transposed_attention import ATTENTION
-from moir.networks.base import Context, recall
+from moir.networks.base import Context, RestorationNetwork, check_pictures, recall
 
 
 class Statistics:
@@ -56,3 +56,37 @@ def shared_attention(context: Context | None, batch: int) -> Statistics | None:
     """
     maps = {name: value for name, value in (context or {}).items() if name.endswith(ATTENTION)}
     return Statistics(maps, batch) if maps else None
+
+
+class MeasuringNetwork(RestorationNetwork):
+    """A network whose layers ask for :class:`Statistics` as they go: the pass that measures them also restores.
+
+    What it measures says the ``analyse`` of each network.
+    """
+
+    def forward(self, x: torch.Tensor, context: Context | None = None) -> torch.Tensor:
+        """Restore pictures or tiles.
+
+        Args:
+            x: (B, 3, H, W), float32, [0, 1], any H, W >= 1.
+            context: What :meth:`analyse` returned for the B pictures (or for the one picture all B tiles are from).
+
+        Returns:
+            (B, 3, H, W), about [0, 1], not clamped.
+
+        Raises:
+            TensorShapeError: ``x`` is not a batch of colour pictures.
+            InvalidValueError: The context does not fit.
+        """
+        check_pictures(x)
+        return self._run(x, Statistics(context, x.shape[0]))
+
+    def restore_whole(self, x: torch.Tensor) -> tuple[torch.Tensor, Context]:
+        """See :meth:`RestorationNetwork.restore_whole`; one pass, which uses what it measures."""
+        check_pictures(x)
+        statistics = Statistics(None, x.shape[0])
+        return self._run(x, statistics), statistics.used
+
+    def _run(self, x: torch.Tensor, statistics: Statistics) -> torch.Tensor:
+        """One pass over (B, 3, H, W)."""
+        raise NotImplementedError
