@@ -11,6 +11,7 @@ from moir.base.names import TYPES
 from moir.datasets import find
 from moir.degrade.pipeline import MIXES
 from moir.networks.base import RestorationNetwork
+from moir.runtime.device import has_fast_bf16
 from moir.training.tree.outcomes import Batch, Outcomes, centre, measure
 from moir.universal.compact_tree import CompactUniRestorer
 
@@ -90,7 +91,7 @@ def restored_by(network: RestorationNetwork, root: Path, setting: Setting, count
     for batch in damaged(root, setting, count):
         x, target = centre(batch["input"], CROP), centre(batch["target"], CROP)
         context = network.analyse(batch["input"])
-        with torch.autocast("cpu", dtype=torch.bfloat16):
+        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=has_fast_bf16(x.device)):
             out = network(x, context).float().clamp(0, 1)
         found.append(-10 * (out - target).square().mean().log10())
     return torch.stack(found)

@@ -30,6 +30,7 @@ ADAPTER = "moir-adapter"
 """What ``format`` in the header of an adapter's file begins with (:mod:`moir.adapted`); such a file is no network."""
 
 _BUILDERS: dict[str, str] = {
+    "bilateral_grid": "moir.networks.bilateral_grid:bilateral_grid",
     "compact": "moir.networks.compact:compact",
     "dehazeformer_l": "moir.networks.dehazeformer:dehazeformer_l",
     "edt_denoise": "moir.networks.edt:edt_denoise",
@@ -46,6 +47,7 @@ _BUILDERS: dict[str, str] = {
     "promptir": "moir.networks.promptir:promptir",
     "restormer": "moir.networks.restormer:restormer",
     "retinexformer": "moir.networks.retinexformer:retinexformer",
+    "test_bilateral_grid": "moir.networks.bilateral_grid:test_bilateral_grid",
     "test_compact": "moir.networks.compact:test_compact",
     "test_dehazeformer_l": "moir.networks.dehazeformer:test_dehazeformer_l",
     "test_edt": "moir.networks.edt:test_edt",

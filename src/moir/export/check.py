@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from skimage import data
 
 from moir.export.errors import ExportError
+from moir.export.graphs import decided
 from moir.export.manifest import Experts
 from moir.export.run import Exported
 from moir.metrics import psnr
@@ -79,7 +80,7 @@ def check(network: RestorationNetwork, exported: Exported, size: int) -> list[Ag
     """
     rows = []
     for what, x in check_pictures_of(size).items():
-        context, found = network.analyse(x), exported.analyse(x)
+        context, found = decided(network, x), exported.analyse(x)
         worst = 0.0
         for name, wanted in context.items():
             if not wanted.is_floating_point() and not torch.equal(found[name], wanted):
@@ -107,7 +108,7 @@ def check(network: RestorationNetwork, exported: Exported, size: int) -> list[Ag
 def _check_experts(network: RestorationNetwork, exported: Exported, experts: Experts, size: int) -> Agreement:
     """Compare every expert's graph on the photograph, whatever is decided about it."""
     x = check_pictures_of(size)["a photograph"]
-    context = network.analyse(x)
+    context = decided(network, x)
     largest, least = 0.0, CEILING
     for number in range(len(experts.files)):
         chosen = {**context, experts.input: torch.full_like(context[experts.input], number)}

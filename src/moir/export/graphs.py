@@ -16,7 +16,9 @@ from torch import nn
 from moir.base.extras import needs_extra
 from moir.export.errors import ExportError
 from moir.export.tree import graphs_of
-from moir.networks.base import Context, RestorationNetwork
+from moir.layers.tracing import sides
+from moir.networks.base import PLACE, Context, RestorationNetwork
+from moir.networks.bilateral_grid import BilateralGrid
 from moir.universal.compact_tree import CompactUniRestorer
 from moir.universal.router import RouterParts
 
@@ -37,8 +39,9 @@ class Recorded:
         inputs: Context tensors that it takes.
         analyse: File of the graph from picture to context; None: the network decides nothing.
         context: Shape of each tensor of the context, for the batch that was recorded.
-        experts: Where the context names an expert: by its number, the file of its graph, which takes what ``restore``
-            does, or less; None: pictures stay as they are. Empty: there is one graph for all pictures.
+        experts: Where the context names an expert: by its number, the file of its graph; None: pictures stay as they
+            are. Empty: there is one graph for all pictures.
+        expert_inputs: Context tensors that any of these graphs takes.
     """
 
     restore: Path
@@ -46,6 +49,7 @@ class Recorded:
     analyse: Path | None
     context: dict[str, list[int]]
     experts: list[Path | None] = field(default_factory=list)
+    expert_inputs: list[str] = field(default_factory=list)
 
     @property
     def restoring(self) -> list[Path]:
@@ -59,8 +63,18 @@ class _Analyse(nn.Module):
         self.network, self.names = network, names
 
     def forward(self, picture: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        context = self.network.analyse(picture)
+        context = decided(self.network, picture)
         return tuple(context[name] for name in self.names)
+
+
+def decided(network: RestorationNetwork, picture: torch.Tensor) -> Context:
+    """What the graph that decides gives: the context, and with it that what it saw was a whole picture."""
+    context = network.analyse(picture)
+    if not isinstance(network, CompactUniRestorer | BilateralGrid) or not network.uses_place:
+        return context
+    height, width = sides(picture)
+    zero = torch.zeros_like(height)
+    return {**context, PLACE: torch.stack([zero, zero, height, width]).expand(picture.shape[0], 4)}
 
 
 class _Restore(nn.Module):
@@ -103,7 +117,7 @@ def record(network: RestorationNetwork, folder: Path) -> Recorded:
     check_exportable(network)
     picture = torch.rand(EXAMPLE, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
-        context = network.analyse(picture)
+        context = decided(network, picture)
     names, analyse = list(context), None
 
     def restoring(part: RestorationNetwork, path: Path) -> list[str]:
@@ -113,20 +127,20 @@ def record(network: RestorationNetwork, folder: Path) -> Recorded:
     restore, experts = folder / "restore.onnx", list[Path | None]()
     if isinstance(network, CompactUniRestorer):
         inputs = restoring(network.base, restore)
+        of_experts = dict.fromkeys(inputs)
         paths = {0: restore}
         for number in graphs_of(network):
             if number is not None and number not in paths:
                 paths[number] = folder / f"restore-{number}.onnx"
-                given = restoring(network.expert(number), paths[number])
-                if not set(given) <= set(inputs):
-                    raise ExportError(f"expert {number} reads {given}, and the shared network only {inputs}")
+                of_experts |= dict.fromkeys(restoring(network.expert(number), paths[number]))
             experts.append(None if number is None else paths[number])
     else:
-        inputs = restoring(network, restore)
+        inputs, of_experts = restoring(network, restore), {}
     if names:
         analyse = folder / "analyse.onnx"
         _record(_Analyse(network, names), (picture,), [PICTURE], names, analyse)
-    return Recorded(restore, inputs, analyse, {n: list(v.shape) for n, v in context.items()}, experts)
+    shapes = {name: list(value.shape) for name, value in context.items()}
+    return Recorded(restore, inputs, analyse, shapes, experts, list(of_experts))
 
 
 def halve_weights(path: Path) -> None:

@@ -38,17 +38,20 @@ class Graph:
 
 @dataclass(frozen=True)
 class Experts:
-    """The graphs of a model whose context names the expert that restores; all take what ``restore`` does, or less.
+    """The graphs of a model whose context names the expert that restores.
 
     Attributes:
         input: The context's tensor that holds each picture's expert, by number.
         files: File of each expert's graph, by number; None: the picture stays as it is.
         sha256: Of each file, by name, and of the one with the weights that they share, if there is one.
+        inputs: Names of the inputs that any of the graphs takes, ``picture`` first; each takes some of them. Empty, in
+            exports of before 0.2: those of ``restore``.
     """
 
     input: str
     files: list[str | None]
     sha256: dict[str, str]
+    inputs: list[str] = field(default_factory=list)
 
 
 @dataclass

@@ -77,9 +77,10 @@ class Exported:
         """
         check_pictures(x)
         context = self.analyse(x) if context is None else context
-        names = [name for name in self.manifest.restore.inputs if name != PICTURE]
-        given = {PICTURE: _array(x), **{name: _array(recall(context, name, len(x))) for name in names}}
         experts = self.manifest.experts
+        wanted = (experts and experts.inputs) or self.manifest.restore.inputs
+        names = [name for name in wanted if name != PICTURE]
+        given = {PICTURE: _array(x), **{name: _array(recall(context, name, len(x))) for name in names}}
         if experts is None:
             return self._run(self.manifest.restore.file, given)
         chosen = recall(context, experts.input, len(x)).tolist()

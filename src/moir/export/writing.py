@@ -137,7 +137,8 @@ def _experts(recorded: Recorded) -> Experts | None:
     shared = recorded.restore.parent / WEIGHTS
     if shared.exists():
         hashes[WEIGHTS] = sha256_of(shared)
-    return Experts(EXPERT, [None if path is None else path.name for path in recorded.experts], hashes)
+    inputs = [PICTURE, *recorded.expert_inputs]
+    return Experts(EXPERT, [None if path is None else path.name for path in recorded.experts], hashes, inputs)
 
 
 @contextmanager

@@ -120,6 +120,30 @@ def adaptive_mean(x: torch.Tensor, side: int) -> torch.Tensor:
     return rows @ x @ columns.transpose(0, 1)
 
 
+def slice_grid(grid: torch.Tensor, guide: torch.Tensor, place: torch.Tensor | None = None) -> torch.Tensor:
+    """See :func:`moir.layers.bilateral.slice_grid`; as products with matrices of hat functions.
+
+    The graph formats have no sampling in three dimensions.
+    """
+    cells, bins = grid.shape[-1], grid.shape[2]
+
+    def axis(length: Any, start: torch.Tensor, whole: torch.Tensor) -> torch.Tensor:
+        spot = (2 * (start[:, None] + _count(length, guide)) + 1) * (cells / 2) / whole[:, None] - 0.5
+        cell = torch.arange(cells, device=guide.device)
+        return torch.relu(1 - (spot.clamp(0, cells - 1)[..., None] - cell).abs())[:, None]
+
+    height, width = sides(guide)
+    if place is None:
+        place = torch.stack([0 * height, 0 * width, height, width])[None]
+    top, left, whole_height, whole_width = place.unbind(1)
+    rows, columns = axis(height, top, whole_height), axis(width, left, whole_width).transpose(2, 3)
+    found = torch.zeros_like(guide)[:, None]
+    for level in range(bins):
+        near = torch.relu(1 - (guide * (bins - 1) - level).abs())
+        found = found + near[:, None] * (rows @ grid[:, :, level] @ columns)
+    return found
+
+
 def window_circular_convolution(q: torch.Tensor, k: torch.Tensor, window: int) -> torch.Tensor:
     """See :func:`moir.networks.moce_ir_expert.window_circular_convolution`; the Fourier transform as matrix products.
 

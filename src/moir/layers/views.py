@@ -37,10 +37,10 @@ def _positions(side: int) -> list[int]:
     return [round(i * (side - VIEW) / (count - 1)) // 8 * 8 for i in range(count)]
 
 
-@tracing.traced_as(lambda x: tracing.adaptive_mean(x, VIEW))
-def thumbnail(x: torch.Tensor) -> torch.Tensor:
-    """The picture averaged down (or repeated up) to VIEW x VIEW: (B, C, H, W) to (B, C, VIEW, VIEW)."""
-    return F.adaptive_avg_pool2d(x, VIEW)
+@tracing.traced_as(lambda x, side=VIEW: tracing.adaptive_mean(x, side))
+def thumbnail(x: torch.Tensor, side: int = VIEW) -> torch.Tensor:
+    """The picture averaged down (or repeated up) to a square: (B, C, H, W) to (B, C, side, side)."""
+    return F.adaptive_avg_pool2d(x, side)
 
 
 def view_features(width: int) -> nn.Sequential:

@@ -54,6 +54,19 @@ def choose_precision(name: str | None, device: torch.device) -> torch.dtype:
     return precision
 
 
+def mixed_precision(name: str, device: torch.device) -> str:
+    """What accelerate calls the precision of training: ``no`` (float32), ``bf16`` or ``fp16``.
+
+    Args:
+        name: One of these, or ``auto``: bf16 where the processor has instructions for it, float32 elsewhere, where bf16
+            would take up to a hundred times as long.
+        device: Where it will train.
+    """
+    if name != "auto":
+        return name
+    return "bf16" if has_fast_bf16(device) else "no"
+
+
 def has_fast_bf16(device: torch.device) -> bool:
     """Whether the processor computes in bf16 natively."""
     if device.type == "cuda":

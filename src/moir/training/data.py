@@ -152,9 +152,9 @@ class DamagedPatches(Dataset[Sample]):
         picture = self.pictures[integer(len(self.pictures))]
         height, width = picture.shape[-2:]
         smallest = max(self.data.smallest_scale, side / min(height, width))
-        # Half the patches at full resolution, the others shrunk, so that some hold a whole scene.
+        # Some patches at full resolution, the others shrunk, so that some hold a whole scene.
         scale = 1.0
-        if torch.rand((), generator=generator).item() < 0.5:
+        if torch.rand((), generator=generator).item() < self.data.shrunk:
             scale = smallest + (1 - smallest) * torch.rand((), generator=generator).item()
         window = min(round(side / scale), height, width)
         top, left = integer(height - window + 1), integer(width - window + 1)

@@ -23,6 +23,7 @@ from moir.checkpoints import Card, write_tensors
 from moir.checkpoints.card import sha256_of
 from moir.models import create_model
 from moir.networks.base import Context, RestorationNetwork
+from moir.runtime.device import choose_device, mixed_precision
 from moir.training.data import DamagedPatches, Stream, collate, generator_of, load_pictures, on_device
 from moir.training.faster import use_faster_forms
 from moir.training.losses import terms
@@ -99,6 +100,7 @@ def train(
     # -- set-up ----------------------------------------------------------------------------------------------------
     out = Path(folder)
     out.mkdir(parents=True, exist_ok=True)
+    recipe = recipe.model_copy(update={"precision": mixed_precision(recipe.precision, choose_device(device))})
     accelerator = Accelerator(mixed_precision=recipe.precision, cpu=device == "cpu")
     if device not in (None, "cpu") and accelerator.device.type != torch.device(device or "cpu").type:
         raise TrainingError(f"training on {device!r} was asked for, but only {accelerator.device} is available")

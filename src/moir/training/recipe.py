@@ -20,6 +20,7 @@ Positive = Annotated[int, Field(gt=0)]
 Share = Annotated[float, Field(ge=0, le=1)]
 Weight = Annotated[float, Field(ge=0)]
 Epochs = Annotated[float, Field(gt=0)]
+Precision = Literal["auto", "no", "bf16", "fp16"]
 
 
 class Section(BaseModel):
@@ -127,6 +128,8 @@ class Data(Section):
     """Processes that prepare samples."""
     smallest_scale: Annotated[float, Field(gt=0, le=1)] = 0.4
     """Only with ``folders``: pictures are shrunk by a random factor down to this, never below the patch size."""
+    shrunk: Share = 0.5
+    """Only with ``folders``: share of patches from shrunk pictures, which show more of a scene."""
     instruct: Share = 0.1
     """Only with ``folders``: share of samples on which the network is told what to remove, and must leave the rest."""
     told: list[str] = []
@@ -159,7 +162,8 @@ class Data(Section):
             raise ValueError(f"the mixture {self.mixture!r} needs root, the folder below which its data sets lie")
         if self.root and not self.mixture:
             raise ValueError(f"root {self.root!r} is for a mixture; leave it out, or name the mixture")
-        for name in () if self.folders else ("smallest_scale", "instruct", "told", "damage", "device_degradation"):
+        of_folders = ("smallest_scale", "shrunk", "instruct", "told", "damage", "device_degradation")
+        for name in () if self.folders else of_folders:
             if getattr(self, name) != Data.model_fields[name].default:
                 raise ValueError(f"{name} is for clean pictures (folders) and does nothing to pairs; leave it out")
         return self
@@ -276,7 +280,8 @@ class Recipe(Section):
     """Samples per step and process."""
     accumulate: Positive = 1
     """Batches whose gradients are summed before a step."""
-    precision: Literal["no", "bf16", "fp16"] = "bf16"
+    precision: Precision = "auto"
+    """no: float32. bf16 and fp16: mixed. auto: bf16 where the processor has instructions for it, else float32."""
     seed: int = 0
     loss: Loss = Loss()
     optimiser: Optimiser = Optimiser()

@@ -14,14 +14,16 @@ from torch import nn
 
 from moir.base.errors import InvalidValueError
 from moir.base.names import TYPES, check_name
-from moir.networks.base import Context, RestorationNetwork, build, check_pictures, recall, select
+from moir.networks.base import PLACE, Context, RestorationNetwork, build, check_pictures, recall, select
+from moir.networks.bilateral_grid import BilateralGrid
 from moir.networks.compact import Compact
 from moir.universal.agreement import Agreement, instruction
 from moir.universal.compact_extractor import CompactExtractor
 from moir.universal.expert_form import own_names
-from moir.universal.expert_kinds import Form, kind_of
+from moir.universal.expert_kinds import ExpertKind, Form, Scene, kind_of
 from moir.universal.losses import through_gate
 from moir.universal.router import Route, RouterNoise, RouterParts, level_balance, prune
+from moir.universal.scene_expert import DECISIONS, SCENE, SceneExpert, scene_context
 from moir.universal.tree import Tree, grouped
 
 FINE = ("stem.*", "encoder1.*", "up1.*", "down1.*", "decoder1.*", "head.*", "*.film.*")
@@ -41,6 +43,7 @@ class CompactUniRestorer(RestorationNetwork, RouterParts):
         ``uncertainty`` (B,): the mean standard deviation of that estimate.
         ``embedding`` (B, E): what steers the shared network, by its own estimator.
         ``found`` (B, 8), ``remove`` (B, 8): what the shared network would remove by itself, and what it shall remove.
+        ``scene_features``, ``scene_embedding``: with a bilateral grid, what it saw of the scene.
 
     Args:
         tree: A :class:`~moir.universal.tree.Tree` or its options.
@@ -52,6 +55,8 @@ class CompactUniRestorer(RestorationNetwork, RouterParts):
             :class:`~moir.universal.agreement.Agreement`. None: no such condition.
         trained: Numbers of the experts that have parameters of their own; the others are the same as their parents, but
             for those of clean pictures, which are the identity. None: all but the coarsest and the identities.
+        scene: Options of a bilateral grid (:class:`~moir.networks.bilateral_grid.BilateralGrid`), which experts of the
+            form ``scene`` share. None: there is none.
         forms: What single experts are, by number, where they are not the shared network with parameters ``own``: more
             blocks, an adapter, or a whole network. See :mod:`moir.universal.expert_kinds`.
         waiting: Leaves, by number, that nothing chooses: they joined after the router was trained.
@@ -65,7 +70,8 @@ class CompactUniRestorer(RestorationNetwork, RouterParts):
 
     Raises:
         InvalidValueError: A pattern that matches no parameter; a form that is none, of an expert that is not trained,
-            or of a network that cannot be an expert; or a leaf that waits and is not there.
+            of a network that cannot be an expert, or of parts that are not there; or a leaf that waits and is not
+            there.
     """
 
     estimates: ClassVar[bool] = True
@@ -77,6 +83,7 @@ class CompactUniRestorer(RestorationNetwork, RouterParts):
         tree: Tree | Mapping[str, Any] | None = None,
         base: Mapping[str, Any] | None = None,
         extractor: Mapping[str, Any] | None = None,
+        scene: Mapping[str, Any] | None = None,
         own: Sequence[str] = FINE,
         trained: Sequence[int] | None = None,
         forms: Mapping[str | int, Form] | None = None,
@@ -91,6 +98,8 @@ class CompactUniRestorer(RestorationNetwork, RouterParts):
         self.base_options = dict(base or {})
         self.base = Compact(**self.base_options)
         self.extractor = CompactExtractor(**(extractor or {}))
+        self.scene = None if scene is None else BilateralGrid(**scene)
+        self.uses_place = scene is not None  # type: ignore[misc]
         self.add_router(self.extractor.features, len(self.tree.leaves), len(self.tree.levels), routing_noise)
         numbers = range(1, self.tree.experts) if trained is None else trained
         self.trained = tuple(n for n in numbers if not self.tree.is_clean(n))
@@ -101,6 +110,7 @@ class CompactUniRestorer(RestorationNetwork, RouterParts):
             raise InvalidValueError(f"expert {min(given.keys() - set(self.trained))} has a form, but is not trained")
         self.kinds = {n: kind_of(given.get(n, {}), self.base_options, own) for n in self.trained}
         for number, kind in self.kinds.items():
+            self._check_parts(number, kind)
             self.experts[number] = kind.own(self.base)
         told = [self.told(number) for number in range(self.tree.experts)]
         self.agreement = Agreement(self.tree, told, sure, sure_mixed, believed)
@@ -115,8 +125,9 @@ class CompactUniRestorer(RestorationNetwork, RouterParts):
             raise InvalidValueError(
                 f"waiting={list(waiting)}: the tree has the leaves 0 to {len(self.tree.leaves) - 1}"
             )
-        for part in (self.base, self.extractor, self.experts):  # trained in stages of their own
-            part.requires_grad_(False)
+        for part in (self.base, self.extractor, self.experts, self.scene):  # trained in stages of their own
+            if part is not None:
+                part.requires_grad_(False)
         self._assembled: dict[int, RestorationNetwork] = {}
 
     def __getstate__(self) -> dict[str, Any]:
@@ -132,7 +143,7 @@ class CompactUniRestorer(RestorationNetwork, RouterParts):
     def expert(self, number: int) -> RestorationNetwork:
         """An expert as a network of its own, in evaluation mode: shares this one's parameters.
 
-        It takes the context that :meth:`restore_routed` gives it: ``embedding`` and ``remove``.
+        It takes the context that :meth:`restore_routed` gives it (:meth:`steering`).
 
         Raises:
             InvalidValueError: An expert of clean pictures, which is no network.
@@ -144,8 +155,30 @@ class CompactUniRestorer(RestorationNetwork, RouterParts):
             return self.base
         if number not in self._assembled:
             with torch.inference_mode(False):
-                self._assembled[number] = self.kinds[number].assembled(self.base, self.experts[number])
+                self._assembled[number] = self._made(number)
         return self._assembled[number]
+
+    def _made(self, number: int) -> RestorationNetwork:
+        kind = self.kinds[number]
+        if not isinstance(kind, Scene):
+            return kind.assembled(self.base, self.experts[number])
+        assert self.scene is not None
+        first = None if kind.first is None else self.expert(kind.first)
+        return SceneExpert(self.scene, kind.types, first, kind.first_told).eval()
+
+    def _check_parts(self, number: int, kind: ExpertKind) -> None:
+        """Check that what an expert is made of is there."""
+        if not isinstance(kind, Scene):
+            return
+        if self.scene is None:
+            raise InvalidValueError(f"expert {number} undoes {', '.join(kind.types)} by a bilateral grid: set scene")
+        first = kind.first
+        if first is None:
+            return
+        if not 0 <= first < self.tree.experts or self.tree.is_clean(first):
+            raise InvalidValueError(f"expert {number} begins with expert {first}, and there is none of that number")
+        if isinstance(self.kinds.get(self.owner_of(first)), Scene):
+            raise InvalidValueError(f"expert {number} begins with expert {first}, which undoes a scene's damage itself")
 
     def owner_of(self, number: int) -> int:
         """The expert whose parameters are used: this one, or the next above that has any."""
@@ -195,6 +228,8 @@ class CompactUniRestorer(RestorationNetwork, RouterParts):
             "embedding": base["embedding"],
             "found": base["remove"],
         }
+        if self.scene is not None:
+            context |= scene_context(self.scene.analyse(x))
         return self._decided(context, self.route(self.extractor.place(representation)))
 
     def instruct(self, context: Context, types: Sequence[str]) -> Context:
@@ -252,7 +287,7 @@ class CompactUniRestorer(RestorationNetwork, RouterParts):
             expert: Gives the network of an expert's number; identities are not asked for.
         """
         chosen = recall(context, "expert", len(x)).tolist()
-        steering = {name: recall(context, name, len(x)) for name in ("embedding", "remove")}
+        steering = self.steering(context, len(x))
         out = torch.empty_like(x)
         for number in sorted(set(chosen)):
             rows = [row for row, own in enumerate(chosen) if own == number]
@@ -263,6 +298,14 @@ class CompactUniRestorer(RestorationNetwork, RouterParts):
                 return result
             out[rows] = result.to(out.dtype)
         return out
+
+    def steering(self, context: Context, batch: int) -> Context:
+        """What experts read of the context, for a batch of this size."""
+        names = ["embedding", "remove"]
+        if self.scene is not None:
+            names += [SCENE + name for name in DECISIONS]
+        names += [PLACE] if PLACE in context else []
+        return {name: recall(context, name, batch) for name in names}
 
     def accelerated(self, make: Callable[[RestorationNetwork], RestorationNetwork | None]) -> RestorationNetwork | None:
         """See :meth:`RestorationNetwork.accelerated`: every expert in its faster form, made when it is first needed."""
@@ -303,6 +346,7 @@ class _Accelerated(RestorationNetwork):
         super().__init__()
         self.network, self.options = network, network.options
         self.size_multiple, self.overlap = network.size_multiple, network.overlap  # type: ignore[misc]
+        self.uses_place = network.uses_place  # type: ignore[misc]
         self._make = make
         self._made: dict[int, RestorationNetwork] = {}
 

@@ -305,7 +305,7 @@ def _try(network: CompactUniRestorer, expert: int, source: str) -> None:
         CheckpointError: It does not.
     """
     x = torch.rand(TRIAL, generator=torch.Generator().manual_seed(0))
-    y: Any = network.expert(expert)(x, {n: v for n, v in network.analyse(x).items() if n in ("embedding", "remove")})
+    y: Any = network.expert(expert)(x, network.steering(network.analyse(x), len(x)))
     if not isinstance(y, torch.Tensor) or y.shape != x.shape or not bool(y.isfinite().all()):
         made = tuple(y.shape) if isinstance(y, torch.Tensor) else type(y).__name__
         raise CheckpointError(f"{source} made {made} of a picture {TRIAL}, or numbers that are not finite")

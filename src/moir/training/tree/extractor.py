@@ -14,6 +14,7 @@ from moir.base.errors import TrainingError
 from moir.checkpoints import write_tensors
 from moir.models import load_model
 from moir.networks.compact import Compact
+from moir.runtime.device import mixed_precision
 from moir.training.data import Stream, load_pictures
 from moir.training.loop import update_average
 from moir.training.losses import degree_loss, presence_loss
@@ -105,7 +106,8 @@ def shared_network(name: str) -> Compact:
 def _terms(
     extractor: CompactExtractor, sample: dict[str, torch.Tensor], stage: ExtractorStage
 ) -> dict[str, torch.Tensor]:
-    with torch.autocast("cpu", dtype=torch.bfloat16, enabled=stage.precision == "bf16"):
+    half = mixed_precision(stage.precision, torch.device("cpu")) == "bf16"
+    with torch.autocast("cpu", dtype=torch.bfloat16, enabled=half):
         representation = extractor.represent(sample["crops"], sample["thumbnail"]).float()
     presence, degree = extractor.estimate(representation)
     names = extractor.name_embedding(sample["presence"], sample["degree"])

@@ -12,6 +12,8 @@ import torch
 
 from moir.base.errors import TrainingError
 from moir.checkpoints import read_tensors, write_tensors
+from moir.networks.base import PLACE
+from moir.runtime.device import has_fast_bf16
 from moir.universal.compact_tree import CompactUniRestorer
 from moir.universal.pool import fingerprint
 
@@ -115,7 +117,10 @@ def prints(network: CompactUniRestorer) -> tuple[str, ...]:
     """Fingerprints of what each expert does, by its number."""
     owners = _owners(network)
     found = {_IDENTITY: "identity", 0: fingerprint(network.base.state_dict())}
-    found |= {n: fingerprint(network.experts[n].state_dict()) for n in set(owners) - found.keys()}
+    # An assembled expert has all that it does, and its form, which may name what has no numbers.
+    for number in set(owners) - found.keys():
+        made = fingerprint(network.expert(number).state_dict())
+        found[number] = f"{made} {network.kinds[number].words}"
     return tuple(found[owner] for owner in owners)
 
 
@@ -144,9 +149,11 @@ def measure(
         whole, target = batch["input"], batch["target"]
         context = network.analyse(whole)
         x, clean = centre(whole, crop), centre(target, crop)
+        if network.uses_place:
+            context = {**context, PLACE: place_of_centre(whole, crop)}
         results: dict[int, torch.Tensor] = {}
         # In float32 the crop would cost several times as much; routers compare experts, which all round alike.
-        with torch.autocast("cpu", dtype=torch.bfloat16):
+        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=has_fast_bf16(x.device)):
             for number in wanted:
                 if owners[number] not in results:  # experts without parameters of their own do what their parents do
                     results[owners[number]] = network.restore_with(number, x, context).float()
@@ -188,6 +195,18 @@ def centre(x: torch.Tensor, side: int | None) -> torch.Tensor:
     """The centre of pictures (..., H, W), at most ``side`` x ``side``; None: all of them."""
     if side is None or min(x.shape[-2:]) <= side:
         return x
+    top, left = _corner(x, side)
+    return x[..., top : top + side, left : left + side]
+
+
+def place_of_centre(x: torch.Tensor, side: int | None) -> torch.Tensor:
+    """Where :func:`centre` lies in the pictures, (B, 4), as :data:`moir.networks.base.PLACE` wants it."""
+    height, width = x.shape[-2:]
+    top, left = (0, 0) if side is None or min(height, width) <= side else _corner(x, side)
+    return torch.tensor([[top, left, height, width]]).expand(len(x), -1)
+
+
+def _corner(x: torch.Tensor, side: int) -> tuple[int, int]:
     # On the grid of 8, as a tile would be, so that JPEG's blocks stay where they are.
     top, left = ((length - side) // 16 * 8 for length in x.shape[-2:])
-    return x[..., top : top + side, left : left + side]
+    return top, left

@@ -29,7 +29,7 @@ class ExtractorStage(Section):
     """Sides of the pictures that are damaged and looked at, pixels, with their shares."""
     steps: Positive = 600
     batch: Positive = 64
-    precision: Literal["no", "bf16"] = "bf16"
+    precision: Literal["auto", "no", "bf16"] = "auto"
     contrast: Weight = 0.5
     """Weight of the contrastive loss (equation 3)."""
     presence: Weight = 1.0
@@ -76,7 +76,7 @@ class ExpertsStage(Section):
     """What is different for some experts, by name and level: ``noise (type)``."""
     batch: Positive = 48
     patch: Positive = 64
-    precision: Literal["no", "bf16"] = "bf16"
+    precision: Literal["auto", "no", "bf16"] = "auto"
     optimiser: Optimiser = Optimiser(name="muon", learning_rate=0.9e-3, warmup=20, schedule="hold", decay=0.5, ema=0.99)
 
 

@@ -18,6 +18,7 @@ from torch import nn
 
 from moir.base.errors import TrainingError
 from moir.base.files import write_text
+from moir.runtime.device import mixed_precision
 from moir.training.data import Stream
 from moir.training.universal.plots import draw_embedding, draw_matrix
 from moir.training.universal.recipe import ControllerRecipe
@@ -72,10 +73,12 @@ def train_controller(
     for parameter in network.visual_control.transformer.zero_modules.parameters():
         parameter.requires_grad_(False)
 
+    half = mixed_precision(recipe.precision, where) == "bf16"
+
     def loss(batch: dict[str, Any]) -> dict[str, torch.Tensor]:
         with torch.no_grad():
             trained.logit_scale.clamp_(0, LARGEST_SCALE)
-        with torch.autocast(where.type, torch.bfloat16, enabled=recipe.precision == "bf16"):
+        with torch.autocast(where.type, torch.bfloat16, enabled=half):
             features = network(batch["image"])
             with torch.no_grad():
                 texts = network.clip.encode_text(batch["tokens"])

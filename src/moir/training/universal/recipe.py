@@ -11,7 +11,7 @@ from pydantic import Field, field_validator, model_validator
 
 from moir.base.names import TYPES, check_name
 from moir.degrade import parse
-from moir.training.recipe import Damage, Loss, Model, Optimiser, Positive, Section, Weight
+from moir.training.recipe import Damage, Loss, Model, Optimiser, Positive, Precision, Section, Weight
 
 Rate = Annotated[float, Field(gt=0)]
 
@@ -85,7 +85,7 @@ class ControllerRecipe(Section):
     epsilon: Rate = 1e-6
     warmup: Annotated[int, Field(ge=0)] = 100
     """Steps; then a cosine to 0."""
-    precision: Literal["no", "bf16"] = "bf16"
+    precision: Literal["auto", "no", "bf16"] = "auto"
     seed: int = 0
     save_every: Positive = 500
     log_every: Positive = 20
@@ -139,7 +139,7 @@ class Experts(Section):
     steps: Positive = 300_000
     batch: Positive = 8
     patch: Positive = 128
-    precision: Literal["no", "bf16", "fp16"] = "no"
+    precision: Precision = "no"
     loss: Loss = Loss(presence=0, degree=0)
     optimiser: Optimiser = Optimiser(
         learning_rate=3e-4, final_rate=1e-6, betas=(0.9, 0.999), weight_decay=1e-4, warmup=0, ema=0

@@ -1,0 +1,136 @@
+"""Experts of two steps: another expert, and then the tree's bilateral grid."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from moir.base.errors import InvalidValueError, UnknownNameError
+from moir.checkpoints import Card
+from moir.export.run import load_exported
+from moir.export.writing import export
+from moir.models import create_model
+from moir.networks.base import PLACE
+from moir.runtime import Engine
+from moir.runtime.fast import accelerate
+from moir.training.tree.outcomes import centre, place_of_centre, prints
+from moir.universal.compact_tree import CompactUniRestorer
+from moir.universal.scene_expert import SceneExpert
+
+GRID = {"width": 4, "blocks": 1, "grid": 4, "bins": 3, "embedding": 8}
+FIRST, ALONE = 7, 3
+"""Experts of the tiny tree: rain-haze (degree), and the group above it."""
+
+
+def made(**changes) -> CompactUniRestorer:
+    torch.manual_seed(0)
+    forms = {ALONE: {"scene": ["haze"]}, FIRST: {"scene": ["haze"], "first": 2, "told": ["rain"]}}
+    network = create_model("test_unirestorer_compact", **{"scene": GRID, "forms": forms} | changes)
+    with torch.no_grad():
+        for parameter in network.parameters():
+            parameter.add_(0.03 * torch.randn(parameter.shape))
+    assert isinstance(network, CompactUniRestorer)
+    return network.eval()
+
+
+def forced(network: CompactUniRestorer, x: torch.Tensor, number: int) -> dict[str, torch.Tensor]:
+    return {**network.analyse(x), "expert": torch.full((len(x),), number)}
+
+
+def test_the_grid_acts_on_what_the_first_expert_made():
+    network, x = made(), torch.rand(2, 3, 40, 56)
+    context = network.analyse(x)
+    told = network.base.instruct(context, ["rain"])
+    fine = network.expert(2)(x, {**context, "remove": told["remove"]})
+    grid = network.scene
+    scene = grid.instruct(grid.analyse(x), ["haze"])
+    torch.testing.assert_close(network.restore_with(FIRST, x, context), grid(fine, scene))
+    torch.testing.assert_close(network.restore_with(ALONE, x, context), grid(x, scene))
+    assert not torch.allclose(grid(x, scene), grid(x, grid.instruct(scene, ["lowlight"])))
+
+
+@pytest.mark.parametrize("number", [FIRST, ALONE])
+def test_tiles_know_where_they_lie(number):
+    network, x = made(), torch.rand(1, 3, 96, 200)
+    context = forced(network, x, number)
+    whole = network(x, context)
+    tile = network(x[..., 80:200], {**context, PLACE: torch.tensor([[0, 80, 96, 200]])})
+    # The first expert sees as far as its overlap; the grid itself needs no surroundings.
+    torch.testing.assert_close(tile[..., 64:], whole[..., 144:], atol=1e-5, rtol=1e-4)
+
+
+def test_the_engine_s_tiles_agree_with_the_whole_picture():
+    network, x = made(), torch.rand(1, 3, 200, 300)
+    context = forced(network, x, FIRST)
+    tiled = Engine(network, device="cpu", precision="float32", tile=160).restore(x, context)
+    whole = Engine(network, device="cpu", precision="float32", tile=None).restore(x, context)
+    assert tiled.tiles > 1
+    # Random weights see a little farther than what is thrown away of an overlap; a wrong place changes all pixels.
+    torch.testing.assert_close(tiled.pictures, whole.pictures, atol=2e-3, rtol=0)
+
+
+def test_the_fast_form_does_the_same():
+    network, x = made(), torch.rand(2, 3, 40, 56)
+    twin = accelerate(network)
+    assert twin is not None
+    assert twin.uses_place
+    for number in (FIRST, ALONE):
+        context = forced(network, x, number)
+        torch.testing.assert_close(twin(x, context), network(x, context), atol=1e-4, rtol=1e-4)
+
+
+def test_a_crop_is_restored_at_its_place():
+    network, x = made(), torch.rand(2, 3, 64, 96)
+    context = network.analyse(x)
+    crop = network.restore_with(ALONE, centre(x, 32), {**context, PLACE: place_of_centre(x, 32)})
+    torch.testing.assert_close(crop, centre(network.restore_with(ALONE, x, context), 32))
+    assert place_of_centre(x, None).tolist() == [[0, 0, 64, 96]] * 2
+
+
+def test_prints_follow_the_grid_and_the_first_expert():
+    network = made()
+    before = prints(network)
+    with torch.no_grad():
+        network.scene.head.bias.add_(1)
+    after = prints(network)
+    assert [n for n in range(len(before)) if before[n] != after[n]] == [ALONE, FIRST]
+
+
+def test_exported_graphs_know_places_too(tmp_path: Path):
+    network, x = made(), torch.rand(1, 3, 96, 208)
+    card = Card(name="tiny", model="test_unirestorer_compact", options=network.options)
+    manifest = export(network, tmp_path / "out", card, size=64)
+    assert PLACE in manifest.experts.inputs
+    exported = load_exported(tmp_path / "out")
+    context = dict(exported.analyse(x))
+    assert context[PLACE].tolist() == [[0, 0, 96, 208]]
+    context["expert"] = torch.full_like(context["expert"], FIRST)
+    whole = network(x, forced(network, x, FIRST))
+    torch.testing.assert_close(exported(x, context), whole, atol=1e-4, rtol=1e-3)
+    tile = exported(x[..., 80:208], {**context, PLACE: torch.tensor([[0, 80, 96, 208]])})
+    torch.testing.assert_close(tile[..., 64:], whole[..., 144:], atol=1e-4, rtol=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"scene": None}, "set scene"),
+        ({"forms": {3: {"scene": []}}}, "needs types"),
+        ({"forms": {3: {"scene": ["hase"]}}}, "did you mean 'haze'"),
+        ({"forms": {3: {"scene": ["haze"], "first": 1}}}, "none of that number"),
+        ({"forms": {3: {"scene": ["haze"], "first": 40}}}, "none of that number"),
+        ({"forms": {3: {"scene": ["haze"]}, 7: {"scene": ["haze"], "first": 3}}}, "undoes a scene's damage itself"),
+        ({"forms": {3: {"scene": ["haze"], "frist": 2}}}, "is not the form of an expert"),
+    ],
+)
+def test_forms_that_are_none_are_refused(changes, message):
+    with pytest.raises((InvalidValueError, UnknownNameError), match=message):
+        made(**changes)
+
+
+def test_without_a_context_there_is_nothing_to_go_by():
+    network = made()
+    expert = network.expert(ALONE)
+    assert isinstance(expert, SceneExpert)
+    with pytest.raises(InvalidValueError, match="scene_features"):
+        expert(torch.rand(1, 3, 16, 16))
