@@ -118,10 +118,11 @@ def see(network: CompactUniRestorer, root: Path, setting: Setting, count: int, k
         outcomes = outcomes.refreshed(network, damaged(root, setting, count), CROP)
     outcomes.save(path)
     with torch.inference_mode():
-        batches = damaged(root, setting, count)
-        representation = torch.cat([network.extractor(batch["input"]) for batch in batches])
-        presence, degree = network.extractor.estimate(representation)
-        return Seen(outcomes, network.extractor.place(representation), presence, degree)
+        pictures = [batch["input"] for batch in damaged(root, setting, count)]
+        decided = [network.analyse(x) for x in pictures]
+        points = network.extractor.place(torch.cat([network.extractor(x) for x in pictures]))
+        presence, degree = (torch.cat([context[name] for context in decided]) for name in ("presence", "degree"))
+        return Seen(outcomes, points, presence, degree)
 
 
 def _centre(x: torch.Tensor, side: int) -> torch.Tensor:

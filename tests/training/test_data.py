@@ -60,6 +60,29 @@ def test_an_instruction_leaves_the_other_damage(photograph):
         assert unchanged == (not sample["remove"][haze])
 
 
+def test_a_curriculum_begins_with_mild_damage_and_ends_with_the_rest(photograph):
+    pictures = [(photograph * 255).to(torch.uint8)]
+    damage = {"clean": 0, "single": 1, "named": 0, "types": {"noise": 1}, "levels": {"heavy": 3}}
+    course = {"levels": {"light": 2}, "samples": 1000}
+
+    def shares(first, **more):
+        patches = DamagedPatches(pictures, Data(folders=["x"], patch=16, damage=damage, **more), seed=0)
+        noise = TYPES.index("noise")
+        degrees = [int(patches[number]["degree"][noise]) for number in range(first, first + 60)]
+        return [degrees.count(degree) / 60 for degree in range(3)]
+
+    assert shares(0) == [0, 0, 1]
+    light, medium, _ = shares(0, curriculum=course)
+    assert light > 0.8
+    assert medium == 0
+    assert 0.25 < shares(470, curriculum=course)[2] < 0.75
+    assert shares(1000, curriculum=course) == [0, 0, 1]
+    # Once it is over, samples are those of a run without one.
+    late = DamagedPatches(pictures, Data(folders=["x"], patch=16, damage=damage, curriculum=course), seed=0)[1000]
+    same = DamagedPatches(pictures, Data(folders=["x"], patch=16, damage=damage), seed=0)[1000]
+    assert torch.equal(late["input"], same["input"])
+
+
 def test_processes_share_one_stream():
     def first(process, count):
         return list(itertools.islice(Stream(100, 4, process, 2), count))

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from moir import load
-from moir.base.errors import CheckpointError, TrainingError
+from moir.base.errors import CheckpointError, RecipeError, TrainingError
 from moir.checkpoints import read_tensors
 from moir.models import create_model, load_model
 from moir.training import load_recipe
@@ -161,3 +161,25 @@ def test_other_networks_of_the_registry_train(recipe_file, tmp_path, caplog):
     losses = []
     train(recipe, tmp_path / "run", device="cpu", on_step=lambda p: losses.append(p.losses))
     assert {"l1", "balance"} <= set(losses[-1])
+
+
+def test_a_network_learns_from_a_teacher_alone(recipe_file, tmp_path):
+    teacher = str(train(load_recipe(recipe_file, {"steps": "1"}), tmp_path / "teacher", device="cpu"))
+    common = {"optimiser.learning_rate": "4e-3", "optimiser.ema": "0.5", "batch": "4", "seed": "5", "steps": "40"}
+    changes = {"model.teacher": teacher, "loss.distil": "1", "loss.l1": "0", "save_every": "40"} | common
+    student, _ = load_model(str(train(load_recipe(recipe_file, changes), tmp_path / "student", device="cpu")))
+    alone, _ = load_model(str(train(load_recipe(recipe_file, {"save_every": "40"} | common), tmp_path / "alone")))
+    wanted, _ = load_model(teacher)
+    x = torch.rand(2, 3, 32, 32, generator=torch.Generator().manual_seed(1))
+    with torch.inference_mode():
+        near, far = ((network(x) - wanted(x)).abs().mean() for network in (student, alone))
+    assert near < far
+    with pytest.raises(RecipeError, match="go together"):
+        load_recipe(recipe_file, {"model.teacher": teacher})
+
+
+def test_distillation_compares_with_the_teacher(recipe):
+    output, taught = torch.zeros(1, 3, 4, 4), torch.full((1, 3, 4, 4), 0.5)
+    sample = {"target": torch.ones(1, 3, 4, 4)}
+    found = terms(create_model("test_unet"), output, {}, sample, Loss(l1=1, distil=2), taught)
+    assert {name: value.item() for name, value in found.items()} == {"l1": 1.0, "distil": 1.0}

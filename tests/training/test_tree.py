@@ -14,7 +14,7 @@ from moir.picture import from_tensor, write
 from moir.training import load_recipe
 from moir.training.recipe import Damage
 from moir.training.tree.assembly import assemble
-from moir.training.tree.calibration import expected_calibration_error, fit
+from moir.training.tree.calibration import expected_calibration_error, fit, weigh
 from moir.training.tree.experts import damage_of, form_of, recipe_of, train_experts, trained_experts
 from moir.training.tree.outcomes import Outcomes, measure
 from moir.training.tree.router import leaf_terms, level_terms, regret_of_levels, train_router
@@ -138,6 +138,50 @@ def test_shipped_recipes_load():
     assert stages == {name: name for name in ("all", "extractor", "cluster", "experts", "router")}
 
 
+@pytest.fixture
+def grid(tmp_path) -> str:
+    """Weights of a tiny bilateral grid."""
+    torch.manual_seed(1)
+    network, path = create_model("test_bilateral_grid"), tmp_path / "grid.safetensors"
+    torch.nn.init.normal_(network.head.weight, std=0.1)
+    write_tensors(path, network.state_dict())
+    Card("grid", "bilateral_grid", network.options, sha256=sha256_of(path)).write(path.with_suffix(".json"))
+    return str(path)
+
+
+def test_experts_made_of_others_are_not_trained(place, tmp_path, grid):
+    tree = _tree()
+    parts = [[{"expert": "rain (type)", "told": ["rain"]}], [{"told": ["haze"]}]]
+    each = {"light rain (degree)": {"parts": parts}}
+    experts = {"steps": {"type": 1, "degree": 1}, "batch": 2, "patch": 32, "precision": "no", "each": each}
+    recipe = load_recipe(text(place, experts=experts, scene=grid))
+    numbers = {tree.name_of(n): n for n in range(1, tree.experts)}
+    assert [tree.name_of(n) for n in trained_experts(recipe, tree)] == ["rain", "heavy rain"]
+    members = {"light rain": {"light rain": 5}, "heavy rain": {"heavy rain": 5}, "clean": {"clean": 3}}
+    weights = train_experts(recipe, tree, members, tmp_path / "experts")
+    extractor = tmp_path / "extractor.safetensors"
+    write_tensors(extractor, CompactExtractor(features=8, width=4).state_dict())
+    network = assemble(recipe, tree, extractor, weights)
+    x = torch.rand(2, 3, 40, 40)
+    context = network.analyse(x)
+    fine = network.restore_with(numbers["rain"], x, context)
+    scene = load_model(grid)[0]
+    wanted = scene(fine, scene.instruct(scene.analyse(x), ["haze"]))
+    torch.testing.assert_close(network.restore_with(numbers["light rain"], x, context), wanted)
+    # The estimate counts both: at first the extractor alone, then what fits held-out pictures.
+    before = context["presence"]
+    bits = weigh(network, recipe, count=48)
+    assert (bits[2].mean() <= bits[:2].mean(1) + 1e-4).all()
+    assert not torch.allclose(network.analyse(x)["presence"], before)
+
+
+def test_a_part_must_be_in_the_tree(place):
+    each = {"light rain (degree)": {"parts": [[{"expert": "hail (type)"}]]}}
+    recipe = load_recipe(text(place, experts={"steps": {"type": 1, "degree": 1}, "each": each}))
+    with pytest.raises(TrainingError, match=r"'hail \(type\)' is no expert of this tree, which has all \(all\)"):
+        trained_experts(recipe, _tree())
+
+
 def _tree():
     points = [[0.0], [0.1], [1.0], [1.1], [9.0], [9.1]]
     labels = [Label(("rain",), "light")] * 2 + [Label(("rain",), "heavy")] * 2 + [Label(())] * 2
@@ -206,11 +250,20 @@ def test_calibration_undoes_overconfidence():
     generator = torch.Generator().manual_seed(0)
     logits = torch.randn(4000, 7, generator=generator) * 2
     truth = (torch.rand(4000, 7, generator=generator) < torch.sigmoid(logits)).float()
-    slope, offset = fit(3 * logits + 1, truth)
-    torch.testing.assert_close(slope, torch.full((7,), 1 / 3), atol=0.05, rtol=0)
+    slope, offset = fit((3 * logits + 1)[None], truth)
+    torch.testing.assert_close(slope, torch.full((1, 7), 1 / 3), atol=0.05, rtol=0)
     before = expected_calibration_error(torch.sigmoid(3 * logits[:, 0] + 1), truth[:, 0])
-    after = expected_calibration_error(torch.sigmoid((3 * logits[:, 0] + 1) * slope[0] + offset[0]), truth[:, 0])
+    after = expected_calibration_error(torch.sigmoid((3 * logits[:, 0] + 1) * slope[0, 0] + offset[0]), truth[:, 0])
     assert after < 0.03 < before
+
+
+def test_two_estimates_are_better_than_either():
+    generator = torch.Generator().manual_seed(0)
+    both = torch.randn(2, 6000, 7, generator=generator)
+    truth = (torch.rand(6000, 7, generator=generator) < torch.sigmoid(2 * both[0] + both[1])).float()
+    slopes, offset = fit(both, truth)
+    torch.testing.assert_close(slopes.mean(1), torch.tensor([2.0, 1.0]), atol=0.1, rtol=0)
+    assert offset.abs().max() < 0.2
 
 
 @pytest.fixture

@@ -70,8 +70,8 @@ class BilateralGrid(RestorationNetwork):
         self.degree = nn.Linear(embedding, len(TYPES) * len(DEGREES))
         self.blocks = nn.ModuleList([Block(wide, condition) for _ in range(blocks)])
         self.head = nn.Conv2d(wide, bins * COEFFICIENTS, 1)
-        nn.init.zeros_(self.head.weight)  # at first the identity: training starts from "do no harm"
-        nn.init.zeros_(self.head.bias)
+        for parameter in self.head.parameters():  # at first the identity: training starts from "do no harm"
+            nn.init.zeros_(parameter)
 
     def analyse(self, x: torch.Tensor) -> Context:
         """See :meth:`RestorationNetwork.analyse`; the tensors are listed in the class docstring."""

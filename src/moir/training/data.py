@@ -6,7 +6,8 @@ run continue exactly where it stopped, and several processes share one stream wi
 
 import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -110,10 +111,21 @@ class DamagedPatches(Dataset[Sample]):
             damage.clean, damage.single, damage.named, damage.types, damage.gate, damage.levels, damage.stored
         )
 
+    def _pipeline(self, index: int) -> Pipeline:
+        """What damages this sample: the pipeline, in a curriculum with the degrees of its time."""
+        course = self.data.curriculum
+        if course is None or index >= course.samples:
+            return self.pipeline
+        there = index / course.samples
+        names = dict.fromkeys([*course.levels, *self.pipeline.levels])
+        shares = [_shares(levels) for levels in (course.levels, self.pipeline.levels)]
+        levels = {n: (1 - there) * shares[0].get(n, 0.0) + there * shares[1].get(n, 0.0) for n in names}
+        return replace(self.pipeline, levels=levels)
+
     def __getitem__(self, index: int) -> Sample:
         generator = generator_of(self.seed, index)
         clean = self._patch(generator)
-        params = self.pipeline.sample(generator)
+        params = self._pipeline(index).sample(generator)
         remove = torch.zeros(len(TYPES) + 1)
         left: list[Params] = []
         if torch.rand((), generator=generator).item() < self.data.instruct:
@@ -176,6 +188,10 @@ class DamagedPatches(Dataset[Sample]):
         if flags.sum() == 0 or torch.rand((), generator=generator).item() < 0.15:
             flags[int(torch.randint(len(TYPES), (), generator=generator).item())] = 1
         return flags
+
+
+def _shares(weights: Mapping[str, float]) -> dict[str, float]:
+    return {name: weight / sum(weights.values()) for name, weight in weights.items()}
 
 
 def collate(samples: list[dict[str, Any]]) -> dict[str, Any]:

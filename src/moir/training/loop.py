@@ -21,7 +21,7 @@ from moir.base.extras import needs_extra
 from moir.base.files import write_text
 from moir.checkpoints import Card, write_tensors
 from moir.checkpoints.card import sha256_of
-from moir.models import create_model
+from moir.models import create_model, load_model
 from moir.networks.base import Context, RestorationNetwork
 from moir.runtime.device import choose_device, mixed_precision
 from moir.training.data import DamagedPatches, Stream, collate, generator_of, load_pictures, on_device
@@ -125,6 +125,7 @@ def train(
         log.info("%d layers in faster forms", use_faster_forms(network))
     if recipe.speed.recompute:
         log.info("%d blocks are recomputed", recompute_blocks(network))
+    teacher = None if recipe.model.teacher is None else _Pass(_teacher(recipe.model.teacher, accelerator.device))
     whole = _Pass(network)
     if recipe.speed.compile:
         whole.compile()
@@ -175,7 +176,8 @@ def train(
             # Gradients are exchanged between processes only once per step.
             with nullcontext() if last else accelerator.no_sync(pass_), accelerator.autocast():
                 output, context = pass_(x, sample["remove"])
-                found = terms(network, output.float(), context, sample, recipe.loss)
+                taught = None if teacher is None else _taught(teacher, x, sample["remove"])
+                found = terms(network, output.float(), context, sample, recipe.loss, taught)
             meter.add(step, rate, found)
             if main:
                 counter.add(getattr(network, "routes", {}), sample["groups"])
@@ -229,6 +231,20 @@ def _samples(recipe: Recipe) -> DamagedPatches | PairPatches:
     if recipe.data.folders:
         return DamagedPatches(load_pictures(recipe.data.folders, recipe.data.patch), recipe.data, recipe.seed)
     return open_pairs(recipe.data, recipe.seed)
+
+
+def _teacher(weights: str, device: torch.device) -> RestorationNetwork:
+    network, _ = load_model(weights)
+    network = network.to(device).eval().requires_grad_(False)
+    lay_out(network)
+    return network
+
+
+@torch.no_grad()
+def _taught(teacher: "_Pass", x: torch.Tensor, remove: torch.Tensor) -> torch.Tensor:
+    """What the teacher makes of a batch, told the same where anything was told; float32, clamped to [0, 1]."""
+    restored: torch.Tensor = teacher(x, remove)[0]
+    return restored.float().clamp(0, 1)
 
 
 class _Pass(nn.Module):

@@ -13,6 +13,7 @@ def terms(
     context: Context,
     sample: dict[str, torch.Tensor],
     weights: Loss,
+    taught: torch.Tensor | None = None,
 ) -> dict[str, torch.Tensor]:
     """The weighted terms of the loss that apply to this network.
 
@@ -22,6 +23,7 @@ def terms(
         context: What the network's ``analyse`` returned.
         sample: A batch of :class:`moir.training.data.DamagedPatches` or :class:`moir.training.pairs.PairPatches`.
         weights: The section of the recipe.
+        taught: (B, 3, H, W), what the teacher makes of the same input, if there is one.
 
     Returns:
         Name to scalar; the loss is their sum.
@@ -36,6 +38,8 @@ def terms(
         found["charbonnier"] = weights.charbonnier * charbonnier(output, target)
     if weights.fft:
         found["fft"] = weights.fft * fft_loss(output, target)
+    if weights.distil and taught is not None:
+        found["distil"] = weights.distil * F.l1_loss(output, taught)
     if weights.presence and "presence" in context:
         found["presence"] = weights.presence * presence_loss(context["presence"].float(), sample["presence"])
     if weights.degree and "degree" in context:

@@ -58,6 +58,8 @@ class Model(Section):
     all of them."""
     adapter: Adapter | None = None
     """Train an adapter alone, on the weights of ``start``; it is saved as a file of its own."""
+    teacher: str | None = None
+    """Weights of a network whose results are learnt from, too (``loss.distil``); as ``start``, of any network."""
 
     @field_validator("name")
     @classmethod
@@ -90,6 +92,27 @@ class Damage(Section):
         known: Sequence[str] = tuple(SEVERITIES) if info.field_name == "types" else LEVELS
         for name in weights:
             check_name(name, known, "degradation type" if info.field_name == "types" else "severity")
+        if not sum(weights.values()) > 0:
+            raise ValueError("the weights must not all be 0")
+        return weights
+
+
+class Curriculum(Section):
+    """Mild damage first (Bengio et al. 2009): the weights of the degrees move from these to those of ``damage.levels``.
+
+    They do so with the number of the sample, so that a resumed run goes on exactly.
+    """
+
+    levels: dict[str, Weight] = {"light": 1.0, "medium": 0.0, "heavy": 0.0}
+    """Weights of the degrees at the first sample."""
+    samples: Positive
+    """Samples after which they are those of ``damage.levels``."""
+
+    @field_validator("levels")
+    @classmethod
+    def _known(cls, weights: dict[str, float]) -> dict[str, float]:
+        for name in weights:
+            check_name(name, LEVELS, "severity")
         if not sum(weights.values()) > 0:
             raise ValueError("the weights must not all be 0")
         return weights
@@ -136,6 +159,8 @@ class Data(Section):
     """Only with ``folders``: the types that those samples name; empty: drawn anew for each."""
     damage: Damage = Damage()
     """Only with ``folders``: what is done to the pictures."""
+    curriculum: Curriculum | None = None
+    """Only with ``folders``: mild damage first; None: all degrees from the start."""
     device_degradation: bool = False
     """Only with ``folders``: workers cut clean patches and draw the parameters of the damage; the device that trains
     applies them, a batch at a time. For GPUs, which workers may not keep busy."""
@@ -162,7 +187,7 @@ class Data(Section):
             raise ValueError(f"the mixture {self.mixture!r} needs root, the folder below which its data sets lie")
         if self.root and not self.mixture:
             raise ValueError(f"root {self.root!r} is for a mixture; leave it out, or name the mixture")
-        of_folders = ("smallest_scale", "shrunk", "instruct", "told", "damage", "device_degradation")
+        of_folders = ("smallest_scale", "shrunk", "instruct", "told", "damage", "curriculum", "device_degradation")
         for name in () if self.folders else of_folders:
             if getattr(self, name) != Data.model_fields[name].default:
                 raise ValueError(f"{name} is for clean pictures (folders) and does nothing to pairs; leave it out")
@@ -176,6 +201,8 @@ class Loss(Section):
     log_l1: Weight = 0.0
     charbonnier: Weight = 0.0
     fft: Weight = 0.0
+    distil: Weight = 0.0
+    """L1 to what ``model.teacher`` makes of the same input (knowledge distillation; Hinton et al. 2015)."""
     presence: Weight = 0.05
     degree: Weight = 0.02
     balance: Weight = 0.01
@@ -318,6 +345,12 @@ class Recipe(Section):
                     f"optimiser.schedule_epochs is {settings.schedule_epochs:g}, but the run has {self.epochs:g} "
                     "epochs: the rest would train at the final rate; raise it, or leave it out to end with the run"
                 )
+        return self
+
+    @model_validator(mode="after")
+    def _taught(self) -> Self:
+        if (self.loss.distil > 0) != (self.model.teacher is not None):
+            raise ValueError("loss.distil and model.teacher go together; give both or neither")
         return self
 
     @model_validator(mode="after")

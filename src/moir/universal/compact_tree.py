@@ -17,13 +17,14 @@ from moir.base.names import TYPES, check_name
 from moir.networks.base import PLACE, Context, RestorationNetwork, build, check_pictures, recall, select
 from moir.networks.bilateral_grid import BilateralGrid
 from moir.networks.compact import Compact
+from moir.universal.accelerated_tree import AcceleratedTree
 from moir.universal.agreement import Agreement, instruction
 from moir.universal.compact_extractor import CompactExtractor
+from moir.universal.composed_expert import DECISIONS, SCENE, ComposedExpert, scene_context, weighed
 from moir.universal.expert_form import own_names
-from moir.universal.expert_kinds import ExpertKind, Form, Scene, kind_of
+from moir.universal.expert_kinds import Composed, Form, kind_of
 from moir.universal.losses import through_gate
 from moir.universal.router import Route, RouterNoise, RouterParts, level_balance, prune
-from moir.universal.scene_expert import DECISIONS, SCENE, SceneExpert, scene_context
 from moir.universal.tree import Tree, grouped
 
 FINE = ("stem.*", "encoder1.*", "up1.*", "down1.*", "decoder1.*", "head.*", "*.film.*")
@@ -55,8 +56,8 @@ class CompactUniRestorer(RestorationNetwork, RouterParts):
             :class:`~moir.universal.agreement.Agreement`. None: no such condition.
         trained: Numbers of the experts that have parameters of their own; the others are the same as their parents, but
             for those of clean pictures, which are the identity. None: all but the coarsest and the identities.
-        scene: Options of a bilateral grid (:class:`~moir.networks.bilateral_grid.BilateralGrid`), which experts of the
-            form ``scene`` share. None: there is none.
+        scene: Options of a bilateral grid (:class:`~moir.networks.bilateral_grid.BilateralGrid`), which experts made
+            of others may use. None: there is none.
         forms: What single experts are, by number, where they are not the shared network with parameters ``own``: more
             blocks, an adapter, or a whole network. See :mod:`moir.universal.expert_kinds`.
         waiting: Leaves, by number, that nothing chooses: they joined after the router was trained.
@@ -67,6 +68,7 @@ class CompactUniRestorer(RestorationNetwork, RouterParts):
         extractor: The :class:`~moir.universal.compact_extractor.CompactExtractor`.
         base: The shared network, which is the expert of number 0.
         kinds: What each trained expert is, by number.
+        weighing: Only with a grid: (3, 7), what the extractor's and the grid's logits of presence count, and an offset.
 
     Raises:
         InvalidValueError: A pattern that matches no parameter; a form that is none, of an expert that is not trained,
@@ -74,6 +76,7 @@ class CompactUniRestorer(RestorationNetwork, RouterParts):
             there.
     """
 
+    weighing: torch.Tensor
     estimates: ClassVar[bool] = True
     size_multiple: ClassVar[int] = Compact.size_multiple
     overlap: ClassVar[int] = Compact.overlap
@@ -100,6 +103,8 @@ class CompactUniRestorer(RestorationNetwork, RouterParts):
         self.extractor = CompactExtractor(**(extractor or {}))
         self.scene = None if scene is None else BilateralGrid(**scene)
         self.uses_place = scene is not None  # type: ignore[misc]
+        if scene is not None:
+            self.register_buffer("weighing", torch.tensor([[1.0], [0.0], [0.0]]).repeat(1, len(TYPES)))
         self.add_router(self.extractor.features, len(self.tree.leaves), len(self.tree.levels), routing_noise)
         numbers = range(1, self.tree.experts) if trained is None else trained
         self.trained = tuple(n for n in numbers if not self.tree.is_clean(n))
@@ -110,7 +115,8 @@ class CompactUniRestorer(RestorationNetwork, RouterParts):
             raise InvalidValueError(f"expert {min(given.keys() - set(self.trained))} has a form, but is not trained")
         self.kinds = {n: kind_of(given.get(n, {}), self.base_options, own) for n in self.trained}
         for number, kind in self.kinds.items():
-            self._check_parts(number, kind)
+            if isinstance(kind, Composed):
+                self._check_parts(number, kind)
             self.experts[number] = kind.own(self.base)
         told = [self.told(number) for number in range(self.tree.experts)]
         self.agreement = Agreement(self.tree, told, sure, sure_mixed, believed)
@@ -160,25 +166,25 @@ class CompactUniRestorer(RestorationNetwork, RouterParts):
 
     def _made(self, number: int) -> RestorationNetwork:
         kind = self.kinds[number]
-        if not isinstance(kind, Scene):
+        if not isinstance(kind, Composed):
             return kind.assembled(self.base, self.experts[number])
-        assert self.scene is not None
-        first = None if kind.first is None else self.expert(kind.first)
-        return SceneExpert(self.scene, kind.types, first, kind.first_told).eval()
+        used = {part.expert for part in kind.parts if part.expert is not None}
+        return ComposedExpert(kind.steps, {n: self.expert(n) for n in sorted(used)}, self.scene).eval()
 
-    def _check_parts(self, number: int, kind: ExpertKind) -> None:
-        """Check that what an expert is made of is there."""
-        if not isinstance(kind, Scene):
-            return
-        if self.scene is None:
-            raise InvalidValueError(f"expert {number} undoes {', '.join(kind.types)} by a bilateral grid: set scene")
-        first = kind.first
-        if first is None:
-            return
-        if not 0 <= first < self.tree.experts or self.tree.is_clean(first):
-            raise InvalidValueError(f"expert {number} begins with expert {first}, and there is none of that number")
-        if isinstance(self.kinds.get(self.owner_of(first)), Scene):
-            raise InvalidValueError(f"expert {number} begins with expert {first}, which undoes a scene's damage itself")
+    def _check_parts(self, number: int, kind: Composed) -> None:
+        """Check that what an expert is made of is there, and not made of others itself."""
+        for part in kind.parts:
+            if part.expert is None:
+                if self.scene is None:
+                    raise InvalidValueError(
+                        f"a part of expert {number} is a bilateral grid, and there is none: set scene"
+                    )
+            elif not 0 <= part.expert < self.tree.experts or self.tree.is_clean(part.expert):
+                raise InvalidValueError(f"expert {number} is made of expert {part.expert}, which is not there")
+            elif isinstance(self.kinds.get(self.owner_of(part.expert)), Composed):
+                raise InvalidValueError(
+                    f"expert {number} is made of expert {part.expert}, which is made of others itself"
+                )
 
     def owner_of(self, number: int) -> int:
         """The expert whose parameters are used: this one, or the next above that has any."""
@@ -222,14 +228,12 @@ class CompactUniRestorer(RestorationNetwork, RouterParts):
         representation = self.extractor(x)
         presence, degree = self.extractor.estimate(representation)
         base = self.base.analyse(x)
-        context = {
-            "presence": presence,
-            "degree": degree,
-            "embedding": base["embedding"],
-            "found": base["remove"],
-        }
+        context = {"degree": degree, "embedding": base["embedding"], "found": base["remove"]}
         if self.scene is not None:
-            context |= scene_context(self.scene.analyse(x))
+            scene = self.scene.analyse(x)
+            presence = weighed(self.weighing, presence, scene["presence"])
+            context |= scene_context(scene)
+        context["presence"] = presence
         return self._decided(context, self.route(self.extractor.place(representation)))
 
     def instruct(self, context: Context, types: Sequence[str]) -> Context:
@@ -309,7 +313,7 @@ class CompactUniRestorer(RestorationNetwork, RouterParts):
 
     def accelerated(self, make: Callable[[RestorationNetwork], RestorationNetwork | None]) -> RestorationNetwork | None:
         """See :meth:`RestorationNetwork.accelerated`: every expert in its faster form, made when it is first needed."""
-        return None if make(self.base) is None else _Accelerated(self, make)
+        return None if make(self.base) is None else AcceleratedTree(self, make)
 
     def restore_with(self, number: int, x: torch.Tensor, context: Context) -> torch.Tensor:
         """Restore with the expert of this number, whatever was decided; arguments as for :meth:`forward`."""
@@ -335,42 +339,6 @@ class CompactUniRestorer(RestorationNetwork, RouterParts):
             "uncertainty": (0.5 * route.log_variance).exp().mean(dim=1),
             **self.agreement.chosen(route.leaf, route.level, context["found"]),
         }
-
-
-class _Accelerated(RestorationNetwork):
-    """The same decisions, with faster forms of the experts."""
-
-    def __init__(
-        self, network: CompactUniRestorer, make: Callable[[RestorationNetwork], RestorationNetwork | None]
-    ) -> None:
-        super().__init__()
-        self.network, self.options = network, network.options
-        self.size_multiple, self.overlap = network.size_multiple, network.overlap  # type: ignore[misc]
-        self.uses_place = network.uses_place  # type: ignore[misc]
-        self._make = make
-        self._made: dict[int, RestorationNetwork] = {}
-
-    estimates: ClassVar[bool] = CompactUniRestorer.estimates
-
-    def analyse(self, x: torch.Tensor) -> Context:
-        return self.network.analyse(x)
-
-    def instruct(self, context: Context, types: Sequence[str]) -> Context:
-        return self.network.instruct(context, types)
-
-    def account(self, context: Context) -> list[tuple[str, str]]:
-        return self.network.account(context)
-
-    def forward(self, x: torch.Tensor, context: Context | None = None) -> torch.Tensor:
-        check_pictures(x)
-        return self.network.restore_routed(x, self.analyse(x) if context is None else context, self._expert)
-
-    def _expert(self, number: int) -> RestorationNetwork:
-        owner = self.network.owner_of(number)
-        if owner not in self._made:
-            expert = self.network.expert(owner)
-            self._made[owner] = self._make(expert) or expert
-        return self._made[owner]
 
 
 def _seven() -> Tree:

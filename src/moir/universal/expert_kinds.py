@@ -5,8 +5,8 @@ Each kind is described by a form, plain values that the card of the weights hold
 - ``{}`` or ``{"decoder_blocks": [2, 9]}``: the shared network with some parameters of its own, and more blocks.
 - ``{"own": ["head.*"], ...}``: the same for weights trained elsewhere, with what differs in them.
 - ``{"adapter": {"method": "conv", "options": {}}}``: the shared network with an adapter.
-- ``{"scene": ["haze"], "first": 1, "told": ["noise"]}``: expert 1, told to remove noise, then the tree's bilateral
-  grid, told to undo haze; without ``first`` the grid alone, without ``told`` what was found.
+- ``{"parts": [[{"expert": 1, "told": ["noise"]}], [{"expert": 3, "told": ["haze"]}, {"grid": ["haze"]}]]}``: other
+  experts, one after the other, and the mean of what the parts of one step make; ``grid`` is the tree's bilateral grid.
 - ``{"model": "restormer", "options": {}}``: another network of the registry.
 - ``{"model": "spandrel", "tensors": {"head.weight": ["float32", 48, 3, 3]}}``: another project's network.
 """
@@ -21,10 +21,11 @@ import torch
 from torch import nn
 
 from moir.base.errors import InvalidValueError
-from moir.base.names import TYPES, check_name
+from moir.base.names import check_name
 from moir.models import create_model
 from moir.networks.base import RestorationNetwork
 from moir.networks.compact import Compact
+from moir.universal.composed_expert import Part, Steps, read_steps
 from moir.universal.expert_form import own_names, with_form
 from moir.universal.foreign_expert import SPANDREL, SpandrelExpert, spandrel_expert
 
@@ -172,18 +173,25 @@ class Whole(ExpertKind):
 
 
 @dataclass(frozen=True)
-class Scene(ExpertKind):
-    """Another expert, and then the tree's bilateral grid; see :mod:`moir.universal.scene_expert`.
+class Composed(ExpertKind):
+    """Other experts of the tree, and its bilateral grid; see :mod:`moir.universal.composed_expert`.
 
     Attributes:
-        types: What the grid is told to undo.
-        first: Number of the expert that restores before; None: none does.
-        first_told: What that one is told to remove; None: what was found.
+        steps: What is done.
     """
 
-    types: tuple[str, ...] = ()
-    first: int | None = None
-    first_told: tuple[str, ...] | None = None
+    steps: Steps = ()
+
+    @classmethod
+    def of(cls, steps: Steps) -> "Composed":
+        """The kind of these steps."""
+        words = ", then ".join(" + ".join(part.words for part in step) for step in steps)
+        return cls(words=f"experts {words}", steps=steps)
+
+    @property
+    def parts(self) -> list[Part]:
+        """All parts of all steps."""
+        return [part for step in self.steps for part in step]
 
     def own(self, base: Compact) -> nn.Module:
         """See :meth:`ExpertKind.own`: nothing."""
@@ -191,7 +199,7 @@ class Scene(ExpertKind):
 
     def assembled(self, base: Compact, own: nn.Module) -> RestorationNetwork:
         """It is made of other experts, so the tree makes it."""
-        raise InvalidValueError(f"{self.words} is made of other parts of its tree; ask the tree for it")
+        raise InvalidValueError(f"{self.words}: made of other experts of its tree; ask the tree for it")
 
 
 @dataclass(frozen=True)
@@ -248,8 +256,8 @@ def kind_of(form: Form, base_options: Mapping[str, Any], patterns: Sequence[str]
         adapter = _fields(_fields(form, "adapter")["adapter"], "method", "options")
         method = check_name(str(adapter["method"]), METHODS, "adapter")
         return Adapted(words=f"adapter {method}", method=method, options=adapter.get("options") or {})
-    if "scene" in form:
-        return _scene(_fields(form, "scene", "first", "told"))
+    if "parts" in form:
+        return Composed.of(read_steps(_fields(form, "parts")["parts"]))
     if form.get("model") == SPANDREL:
         return Foreign(shapes=_fields(form, "model", "tensors")["tensors"])
     if "model" in form:
@@ -258,17 +266,6 @@ def kind_of(form: Form, base_options: Mapping[str, Any], patterns: Sequence[str]
     blocks = {name: value for name, value in form.items() if name != "own"}
     options = with_form(base_options, blocks) if blocks else None
     return OwnParameters(is_told="own" not in form, patterns=tuple(form.get("own", patterns)), options=options)
-
-
-def _scene(form: Form) -> Scene:
-    types = tuple(check_name(str(name), TYPES, "degradation type") for name in form["scene"])
-    first, told = form.get("first"), form.get("told")
-    if not types or not (first is None or isinstance(first, int)):
-        raise InvalidValueError(f"{form!r} is not the form of an expert: scene needs types, and first a number")
-    named = None if told is None else tuple(check_name(str(name), TYPES, "degradation type") for name in told)
-    words = f"bilateral grid ({', '.join(types)})"
-    words = words if first is None else f"expert {first}, {words}"
-    return Scene(words=words, types=types, first=first, first_told=named)
 
 
 def check_whole(network: nn.Module, name: str) -> None:

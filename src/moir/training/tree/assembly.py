@@ -8,9 +8,9 @@ import torch
 
 from moir.checkpoints import Card, read_tensors, write_tensors
 from moir.checkpoints.card import sha256_of
-from moir.models import find_weights, shipped
+from moir.models import find_weights, load_model, shipped
 from moir.training.tree.cluster import load_extractor
-from moir.training.tree.experts import form_of
+from moir.training.tree.experts import composed_forms, form_of
 from moir.training.tree.extractor import shared_network
 from moir.training.tree.recipe import TreeRecipe
 from moir.universal.compact_tree import CompactUniRestorer
@@ -35,13 +35,16 @@ def assemble(
         The network, in evaluation mode.
     """
     base, seen = shared_network(recipe.base), load_extractor(recipe, extractor)
+    composed, grid = composed_forms(recipe, tree), None if recipe.scene is None else load_model(recipe.scene)[0]
+    forms = {n: form for n in sorted(experts) if (form := form_of(recipe, tree, n))} | composed
     options: dict[str, Any] = {
         "tree": tree.to_options(),
         "base": base.options,
         "extractor": {"features": recipe.extractor.features, "width": recipe.extractor.width},
         "own": list(recipe.experts.train),
-        "trained": sorted(experts),
-        "forms": {str(n): form for n in sorted(experts) if (form := form_of(recipe, tree, n))},
+        "scene": None if grid is None else grid.options,
+        "trained": sorted([*experts, *composed]),
+        "forms": {str(n): form for n, form in forms.items()},
         "sure": recipe.router.sure,
         "sure_mixed": recipe.router.sure_mixed,
         "believed": recipe.router.believed,
@@ -50,6 +53,8 @@ def assemble(
     network.options = options
     network.base.load_state_dict(base.state_dict())
     network.extractor.load_state_dict(seen.state_dict())
+    if network.scene is not None and grid is not None:
+        network.scene.load_state_dict(grid.state_dict())
     for number, path in experts.items():
         tensors, _ = read_tensors(path)
         for name, parameter in network.experts[number].named_parameters():
@@ -62,7 +67,7 @@ def assemble(
 def save(network: CompactUniRestorer, path: Path, recipe: TreeRecipe, compute: Mapping[str, Any]) -> None:
     """Write the network and its card; metrics and words join the card when it is published.
 
-    A shared network that is shipped is not written again: the card names it.
+    A shared network or bilateral grid that is shipped is not written again: the card names it.
 
     Args:
         network: From :func:`assemble`.
@@ -71,10 +76,10 @@ def save(network: CompactUniRestorer, path: Path, recipe: TreeRecipe, compute: M
         compute: What was spent, for the card.
     """
     tensors, parts = network.state_dict(), {}
-    if recipe.base in shipped():
-        base = find_weights(recipe.base)
-        parts["base."] = {"weights": recipe.base, "sha256": Card.read(base.with_suffix(".json")).sha256}
-        tensors = {name: tensor for name, tensor in tensors.items() if not name.startswith("base.")}
+    for prefix, name in (("base.", recipe.base), ("scene.", recipe.scene)):
+        if name in shipped():
+            parts[prefix] = {"weights": name, "sha256": Card.read(find_weights(name).with_suffix(".json")).sha256}
+            tensors = {key: tensor for key, tensor in tensors.items() if not key.startswith(prefix)}
     write_tensors(path, tensors, overwrite=True)
     Card(
         name=recipe.name,

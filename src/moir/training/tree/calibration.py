@@ -1,14 +1,19 @@
 """The extractor's probabilities made to mean what they say, on pictures that it was never trained on."""
 
+import math
+
 import torch
 import torch.nn.functional as F
+from torch.utils.data import DataLoader, Subset
 
 from moir.base.names import TYPES
-from moir.training.data import load_pictures
+from moir.training.data import DamagedPatches, load_pictures
 from moir.training.tree.cluster import Represented, represent
 from moir.training.tree.recipe import TreeRecipe
 from moir.training.tree.views import ViewSamples
 from moir.universal.compact_extractor import CompactExtractor
+from moir.universal.compact_tree import CompactUniRestorer
+from moir.universal.composed_expert import weighed
 
 SAMPLES = 1500
 """Damaged pictures to calibrate on, and as many others to judge by."""
@@ -37,36 +42,71 @@ def calibrate(extractor: CompactExtractor, recipe: TreeRecipe) -> Represented:
     extractor.slope.fill_(1.0)
     extractor.offset.zero_()
     found = seen(pictures[::2])
-    slope, offset = fit(found.presence_logits, found.presence)
-    extractor.slope.copy_(slope)
+    slope, offset = fit(found.presence_logits[None], found.presence)
+    extractor.slope.copy_(slope[0])
     extractor.offset.copy_(offset)
     return seen(pictures[1::2])
 
 
-def fit(logits: torch.Tensor, presence: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Slope and offset, (7,) each, that minimise the cross-entropy of ``slope * logits + offset``.
+@torch.inference_mode()
+def weigh(network: CompactUniRestorer, recipe: TreeRecipe, count: int = SAMPLES) -> torch.Tensor:
+    """Set what the extractor's and the bilateral grid's estimates of presence count in the tree's.
+
+    Fitted on every second held-out picture, as :func:`calibrate` is; nothing changes in a tree without a grid.
 
     Args:
-        logits: (N, 7).
+        network: Assembled; changed in place.
+        recipe: The run.
+        count: Damaged pictures to fit on.
+
+    Returns:
+        Cross-entropy, bits per type and picture, of the extractor alone, the grid alone and both: (3, 7).
+    """
+    if network.scene is None:
+        return torch.zeros(3, len(TYPES))
+    pictures = load_pictures(recipe.held_out.folders, recipe.router.size)[::2]
+    data = recipe.data.model_copy(update={"instruct": 0.0, "patch": recipe.router.size})
+    samples = DamagedPatches(pictures, data, recipe.seed + 4)
+    seen, truth = [], []
+    loader = DataLoader(Subset(samples, range(count)), batch_size=16, num_workers=recipe.data.workers)
+    for batch in loader:
+        x = batch["input"]
+        own, _ = network.extractor.estimate(network.extractor(x))
+        seen.append(torch.stack([own, network.scene.analyse(x)["presence"]]))
+        truth.append(batch["presence"])
+    logits, presence = torch.cat(seen, dim=1), torch.cat(truth)
+    with torch.inference_mode(False):
+        slopes, offset = fit(logits, presence)
+    network.weighing.copy_(torch.cat([slopes, offset[None]]))
+    both = weighed(network.weighing, *logits)
+    bits = [F.binary_cross_entropy_with_logits(x, presence, reduction="none").mean(0) for x in (*logits, both)]
+    return torch.stack(bits) / math.log(2)
+
+
+def fit(logits: torch.Tensor, presence: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Slopes (E, 7) and offset (7,) that minimise the cross-entropy of ``sum(slopes * logits) + offset``.
+
+    Args:
+        logits: (E, N, 7), of E estimates.
         presence: (N, 7), 0 or 1.
 
     Examples:
-        >>> twice = torch.tensor([-2.0, 2.0, 2.0, -2.0] * 2)[:, None].expand(-1, 7)
+        >>> twice = torch.tensor([-2.0, 2.0, 2.0, -2.0] * 2)[None, :, None].expand(-1, -1, 7)
         >>> seen = torch.tensor([0.0, 1.0, 1.0, 1.0] * 2)[:, None].expand(-1, 7)
-        >>> slope, offset = fit(twice, seen)
-        >>> bool((torch.sigmoid(-2 * slope + offset) - 0.5).abs().max() < 0.01)
+        >>> slopes, offset = fit(twice, seen)
+        >>> bool((torch.sigmoid(-2 * slopes[0] + offset) - 0.5).abs().max() < 0.01)
         True
     """
-    # A little pull towards no change: with no mistakes at all the slope would grow for ever.
+    # A little pull towards no change: with no mistakes at all the slopes would grow for ever.
     logits, presence = logits.clone(), presence.clone()  # made in inference mode
-    slope = torch.ones(len(TYPES), requires_grad=True)
+    slope = torch.full((len(logits), len(TYPES)), 1 / len(logits), requires_grad=True)
     offset = torch.zeros(len(TYPES), requires_grad=True)
     optimiser = torch.optim.LBFGS([slope, offset], max_iter=200, line_search_fn="strong_wolfe")
 
     def loss() -> torch.Tensor:
         optimiser.zero_grad()
-        value = F.binary_cross_entropy_with_logits(logits * slope + offset, presence)
-        value = value + 1e-4 * ((slope - 1).square().sum() + offset.square().sum())
+        value = F.binary_cross_entropy_with_logits((logits * slope[:, None]).sum(0) + offset, presence)
+        value = value + 1e-4 * ((slope - 1 / len(logits)).square().sum() + offset.square().sum())
         value.backward()
         return value
 

@@ -15,7 +15,7 @@ from moir.models import find_weights
 from moir.training.loop import Progress, train
 from moir.training.recipe import Damage, Data, Loss, Model, Recipe
 from moir.training.tree.extractor import shared_network
-from moir.training.tree.recipe import ExpertSettings, TreeRecipe
+from moir.training.tree.recipe import ExpertPart, ExpertSettings, TreeRecipe
 from moir.universal.expert_form import grown, with_form
 from moir.universal.tree import Tree
 
@@ -69,9 +69,32 @@ def weights_of(folder: Path, tree: Tree, number: int) -> Path:
 
 
 def trained_experts(recipe: TreeRecipe, tree: Tree) -> list[int]:
-    """Numbers of the experts that are trained: all but the coarsest, the identities, and those of 0 steps."""
+    """Numbers of the experts that are trained.
+
+    All but the coarsest, the identities, those made of others, and those of 0 steps.
+    """
     numbers = [n for n in range(1, tree.experts) if not tree.is_clean(n)]
-    return [n for n in numbers if steps_of(recipe, tree, n)]
+    made = composed_forms(recipe, tree)
+    return [n for n in numbers if n not in made and steps_of(recipe, tree, n)]
+
+
+def composed_forms(recipe: TreeRecipe, tree: Tree) -> dict[int, dict[str, Any]]:
+    """Forms of the experts that are made of others, by number.
+
+    Raises:
+        TrainingError: A part is an expert that is not in the tree.
+    """
+    numbers = {f"{tree.name_of(n)} ({tree.level_of(n)})": n for n in range(tree.experts)}
+
+    def form(part: ExpertPart) -> dict[str, Any]:
+        if part.expert is None:
+            return {"grid": part.told}
+        if part.expert not in numbers:
+            raise TrainingError(f"{part.expert!r} is no expert of this tree, which has {', '.join(numbers)}")
+        return {"expert": numbers[part.expert], "told": part.told}
+
+    made = {n: settings_of(recipe, tree, n).parts for n in numbers.values()}
+    return {n: {"parts": [[form(part) for part in step] for step in steps]} for n, steps in made.items() if steps}
 
 
 def settings_of(recipe: TreeRecipe, tree: Tree, number: int) -> ExpertSettings:

@@ -48,8 +48,20 @@ class ClusterStage(Section):
     """Groups per level below ``all``, the coarsest first."""
 
 
+class ExpertPart(Section):
+    """A part of an expert that is made of others; see :class:`moir.universal.composed_expert.Part`."""
+
+    expert: str | None = None
+    """By name and level: ``noise (type)``; ``all (all)`` is the shared network. None: the recipe's bilateral grid."""
+    told: list[str] = Field(default=[])
+    """What it is told to remove; empty: what was found. The grid must be told."""
+
+
 class ExpertSettings(Section):
     """What is different for one expert."""
+
+    parts: list[list[ExpertPart]] = Field(default=[])
+    """It is made of others, one step after the other, and not trained; what the parts of one step make is averaged."""
 
     steps: Steps | None = None
     """None: as its level says."""
@@ -126,6 +138,8 @@ class TreeRecipe(Section):
     name: str
     base: str = "compact"
     """Weights of the shared network, which stays as it is: it is the coarsest expert."""
+    scene: str | None = None
+    """Weights of a bilateral grid that experts may be made of (``recipes/bilateral_grid.yaml``); it stays as it is."""
     stage: Literal["extractor", "cluster", "experts", "router", "all"] = "all"
     """Which stage to run; ``all``: one after the other."""
     data: Data

@@ -13,7 +13,7 @@ from moir.base.errors import TrainingError
 from moir.checkpoints import read_tensors, write_tensors
 from moir.training.data import DamagedPatches, load_pictures
 from moir.training.tree import assembly, cluster, experts, extractor, figures
-from moir.training.tree.calibration import calibrate
+from moir.training.tree.calibration import calibrate, weigh
 from moir.training.tree.outcomes import Batch, Outcomes, measure
 from moir.training.tree.recipe import STAGES, TreeRecipe
 from moir.training.tree.router import train_router
@@ -104,6 +104,8 @@ def _router(recipe: TreeRecipe, out: Path, on_step: Report | None) -> Path:
     figures.draw_usage(router(outcomes.points), tree, outcomes, own / "usage.png")
     figures.draw_granularity(router(outcomes.points), tree, centres[leaf], own / "granularity.png")
     network = assembly.assemble(recipe, tree, seen, weights, router)
+    if recipe.held_out.folders:
+        weigh(network, recipe)
     assembly.save(network, out / "weights.safetensors", recipe, {"samples": stage.samples})
     return out / "weights.safetensors"
 

@@ -1,4 +1,4 @@
-"""Experts of two steps: another expert, and then the tree's bilateral grid."""
+"""Experts made of others: one after the other, and the mean of several."""
 
 from pathlib import Path
 
@@ -15,16 +15,18 @@ from moir.runtime import Engine
 from moir.runtime.fast import accelerate
 from moir.training.tree.outcomes import centre, place_of_centre, prints
 from moir.universal.compact_tree import CompactUniRestorer
-from moir.universal.scene_expert import SceneExpert
+from moir.universal.composed_expert import ComposedExpert
 
 GRID = {"width": 4, "blocks": 1, "grid": 4, "bins": 3, "embedding": 8}
-FIRST, ALONE = 7, 3
+COMPOSED, ALONE = 7, 3
 """Experts of the tiny tree: rain-haze (degree), and the group above it."""
 
 
 def made(**changes) -> CompactUniRestorer:
     torch.manual_seed(0)
-    forms = {ALONE: {"scene": ["haze"]}, FIRST: {"scene": ["haze"], "first": 2, "told": ["rain"]}}
+    haze = {"grid": ["haze"]}
+    both = [[{"expert": 2, "told": ["rain"]}], [{"expert": 0, "told": ["haze"]}, haze]]
+    forms = {ALONE: {"parts": [[haze]]}, COMPOSED: {"parts": both}}
     network = create_model("test_unirestorer_compact", **{"scene": GRID, "forms": forms} | changes)
     with torch.no_grad():
         for parameter in network.parameters():
@@ -37,19 +39,20 @@ def forced(network: CompactUniRestorer, x: torch.Tensor, number: int) -> dict[st
     return {**network.analyse(x), "expert": torch.full((len(x),), number)}
 
 
-def test_the_grid_acts_on_what_the_first_expert_made():
+def test_the_second_step_is_the_mean_of_its_parts_on_what_the_first_made():
     network, x = made(), torch.rand(2, 3, 40, 56)
     context = network.analyse(x)
-    told = network.base.instruct(context, ["rain"])
-    fine = network.expert(2)(x, {**context, "remove": told["remove"]})
+    fine = network.expert(2)(x, network.base.instruct(context, ["rain"]))
+    other = network.base(fine, network.base.instruct(context, ["haze"]))
     grid = network.scene
     scene = grid.instruct(grid.analyse(x), ["haze"])
-    torch.testing.assert_close(network.restore_with(FIRST, x, context), grid(fine, scene))
+    wanted = (other + grid(fine, scene)) / 2
+    torch.testing.assert_close(network.restore_with(COMPOSED, x, context), wanted)
     torch.testing.assert_close(network.restore_with(ALONE, x, context), grid(x, scene))
     assert not torch.allclose(grid(x, scene), grid(x, grid.instruct(scene, ["lowlight"])))
 
 
-@pytest.mark.parametrize("number", [FIRST, ALONE])
+@pytest.mark.parametrize("number", [COMPOSED, ALONE])
 def test_tiles_know_where_they_lie(number):
     network, x = made(), torch.rand(1, 3, 96, 200)
     context = forced(network, x, number)
@@ -61,7 +64,7 @@ def test_tiles_know_where_they_lie(number):
 
 def test_the_engine_s_tiles_agree_with_the_whole_picture():
     network, x = made(), torch.rand(1, 3, 200, 300)
-    context = forced(network, x, FIRST)
+    context = forced(network, x, COMPOSED)
     tiled = Engine(network, device="cpu", precision="float32", tile=160).restore(x, context)
     whole = Engine(network, device="cpu", precision="float32", tile=None).restore(x, context)
     assert tiled.tiles > 1
@@ -74,7 +77,7 @@ def test_the_fast_form_does_the_same():
     twin = accelerate(network)
     assert twin is not None
     assert twin.uses_place
-    for number in (FIRST, ALONE):
+    for number in (COMPOSED, ALONE):
         context = forced(network, x, number)
         torch.testing.assert_close(twin(x, context), network(x, context), atol=1e-4, rtol=1e-4)
 
@@ -93,7 +96,7 @@ def test_prints_follow_the_grid_and_the_first_expert():
     with torch.no_grad():
         network.scene.head.bias.add_(1)
     after = prints(network)
-    assert [n for n in range(len(before)) if before[n] != after[n]] == [ALONE, FIRST]
+    assert [n for n in range(len(before)) if before[n] != after[n]] == [ALONE, COMPOSED]
 
 
 def test_exported_graphs_know_places_too(tmp_path: Path):
@@ -104,8 +107,8 @@ def test_exported_graphs_know_places_too(tmp_path: Path):
     exported = load_exported(tmp_path / "out")
     context = dict(exported.analyse(x))
     assert context[PLACE].tolist() == [[0, 0, 96, 208]]
-    context["expert"] = torch.full_like(context["expert"], FIRST)
-    whole = network(x, forced(network, x, FIRST))
+    context["expert"] = torch.full_like(context["expert"], COMPOSED)
+    whole = network(x, forced(network, x, COMPOSED))
     torch.testing.assert_close(exported(x, context), whole, atol=1e-4, rtol=1e-3)
     tile = exported(x[..., 80:208], {**context, PLACE: torch.tensor([[0, 80, 96, 208]])})
     torch.testing.assert_close(tile[..., 64:], whole[..., 144:], atol=1e-4, rtol=1e-3)
@@ -115,12 +118,14 @@ def test_exported_graphs_know_places_too(tmp_path: Path):
     ("changes", "message"),
     [
         ({"scene": None}, "set scene"),
-        ({"forms": {3: {"scene": []}}}, "needs types"),
-        ({"forms": {3: {"scene": ["hase"]}}}, "did you mean 'haze'"),
-        ({"forms": {3: {"scene": ["haze"], "first": 1}}}, "none of that number"),
-        ({"forms": {3: {"scene": ["haze"], "first": 40}}}, "none of that number"),
-        ({"forms": {3: {"scene": ["haze"]}, 7: {"scene": ["haze"], "first": 3}}}, "undoes a scene's damage itself"),
-        ({"forms": {3: {"scene": ["haze"], "frist": 2}}}, "is not the form of an expert"),
+        ({"forms": {3: {"parts": []}}}, "list of steps"),
+        ({"forms": {3: {"parts": [[]]}}}, "list of steps"),
+        ({"forms": {3: {"parts": [[{"grid": []}]]}}}, "is no part"),
+        ({"forms": {3: {"parts": [[{"grid": ["hase"]}]]}}}, "did you mean 'haze'"),
+        ({"forms": {3: {"parts": [[{"expert": 1}]]}}}, "which is not there"),
+        ({"forms": {3: {"parts": [[{"expert": 40}]]}}}, "which is not there"),
+        ({"forms": {3: {"parts": [[{"expert": 3}]]}}}, "made of others itself"),
+        ({"forms": {3: {"parts": [[{"expret": 2}]]}}}, "is no part"),
     ],
 )
 def test_forms_that_are_none_are_refused(changes, message):
@@ -131,6 +136,6 @@ def test_forms_that_are_none_are_refused(changes, message):
 def test_without_a_context_there_is_nothing_to_go_by():
     network = made()
     expert = network.expert(ALONE)
-    assert isinstance(expert, SceneExpert)
+    assert isinstance(expert, ComposedExpert)
     with pytest.raises(InvalidValueError, match="scene_features"):
         expert(torch.rand(1, 3, 16, 16))

@@ -1,0 +1,140 @@
+"""An expert made of others: steps one after the other, in each of which what several make is averaged.
+
+Damage of several kinds has experts of each kind; told what to remove and what to leave, they can follow each other.
+And where a picture does not show what was there (how bright a dark scene was), two guesses that err differently are
+nearer to it in the mean than either: an expert's, which sees detail, and the bilateral grid's, which sees the scene.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+from torch import nn
+
+from moir.base.errors import InvalidValueError
+from moir.base.names import TYPES, check_name
+from moir.networks.base import PLACE, Context, RestorationNetwork, recall
+from moir.networks.bilateral_grid import BilateralGrid
+from moir.universal.agreement import instruction
+
+SCENE = "scene_"
+"""What the names of the grid's own decisions begin with in the context of a tree."""
+
+DECISIONS = ("features", "embedding")
+"""Which they are."""
+
+
+@dataclass(frozen=True)
+class Part:
+    """What takes part in a step.
+
+    Attributes:
+        told: What it is told to remove; empty: what was found.
+        expert: Number of the expert of the tree; None: the tree's bilateral grid.
+    """
+
+    told: tuple[str, ...] = ()
+    expert: int | None = None
+
+    @classmethod
+    def read(cls, form: Any) -> "Part":
+        """Read ``{"expert": 1, "told": ["noise"]}`` or ``{"grid": ["haze"]}``.
+
+        Raises:
+            InvalidValueError: It is neither.
+            UnknownNameError: Not a degradation type.
+        """
+        keys = set(form) if isinstance(form, Mapping) else set()
+        if keys == {"grid"} and form["grid"]:
+            told, expert = form["grid"], None
+        elif {"expert"} <= keys <= {"expert", "told"} and isinstance(form["expert"], int):
+            told, expert = form.get("told") or (), form["expert"]
+        else:
+            raise InvalidValueError(f'{form!r} is no part of an expert, like {{"expert": 1, "told": ["noise"]}}')
+        return cls(tuple(check_name(str(name), TYPES, "degradation type") for name in told), expert)
+
+    @property
+    def words(self) -> str:
+        """For lists."""
+        return "grid" if self.expert is None else str(self.expert)
+
+
+Steps = tuple[tuple[Part, ...], ...]
+"""Steps, each of parts whose results are averaged."""
+
+
+def read_steps(form: Any) -> Steps:
+    """Read the ``parts`` of a form: a list of steps, each a list of parts.
+
+    Raises:
+        InvalidValueError, UnknownNameError: See :meth:`Part.read`; or there is none.
+    """
+    if not isinstance(form, Sequence) or not form or not all(isinstance(step, Sequence) and step for step in form):
+        raise InvalidValueError(f"parts={form!r} must be a list of steps, each a list of parts")
+    return tuple(tuple(Part.read(part) for part in step) for step in form)
+
+
+class ComposedExpert(RestorationNetwork):
+    """Steps of other experts.
+
+    Context: what the parts need, and ``scene_features`` and ``scene_embedding`` for the grid (:func:`scene_context`);
+    for tiles :data:`moir.networks.base.PLACE`.
+
+    Args:
+        steps: What is done; see :data:`Steps`.
+        experts: The networks, by number.
+        grid: The tree's bilateral grid, if a part needs it.
+    """
+
+    uses_place: ClassVar[bool] = True
+
+    def __init__(self, steps: Steps, experts: Mapping[int, RestorationNetwork], grid: BilateralGrid | None) -> None:
+        super().__init__()
+        self.steps, self.grid = steps, grid
+        self.experts = nn.ModuleDict({str(number): network for number, network in experts.items()})
+
+    def forward(self, x: torch.Tensor, context: Context | None = None) -> torch.Tensor:
+        """See :meth:`RestorationNetwork.forward`; the context must be given, since it is the tree's."""
+        given = {} if context is None else context
+        for step in self.steps:
+            made = [self._made(part, x, given) for part in step]
+            x = made[0] if len(made) == 1 else torch.stack(made).mean(0)
+        return x
+
+    def _made(self, part: Part, x: torch.Tensor, context: Context) -> torch.Tensor:
+        told = {"remove": instruction(part.told).to(x).expand(x.shape[0], -1)} if part.told else {}
+        if part.expert is not None:
+            restored: torch.Tensor = self.experts[str(part.expert)](x, {**context, **told})
+            return restored
+        assert self.grid is not None
+        scene = {name: recall(context, SCENE + name, x.shape[0]) for name in DECISIONS}
+        place = {PLACE: context[PLACE]} if PLACE in context else {}
+        return self.grid(x, {**scene, **told, **place})
+
+    def accelerated(self, make: Callable[[RestorationNetwork], RestorationNetwork | None]) -> RestorationNetwork | None:
+        """See :meth:`RestorationNetwork.accelerated`: each expert in its faster form, if it has one."""
+        networks = {int(n): network for n, network in self.experts.items() if isinstance(network, RestorationNetwork)}
+        faster = {number: make(network) for number, network in networks.items()}
+        if not any(faster.values()):
+            return None
+        return ComposedExpert(self.steps, {n: faster[n] or networks[n] for n in networks}, self.grid).eval()
+
+
+def weighed(weighing: torch.Tensor, extractor: torch.Tensor, grid: torch.Tensor) -> torch.Tensor:
+    """One calibrated estimate of what is there, from two.
+
+    Args:
+        weighing: (3, 7), what each counts, and an offset.
+        extractor, grid: (B, 7), logits.
+
+    Examples:
+        >>> weighed(torch.tensor([[0.5], [2.0], [1.0]]), torch.tensor([[2.0]]), torch.tensor([[3.0]]))
+        tensor([[8.]])
+    """
+    return weighing[0] * extractor + weighing[1] * grid + weighing[2]
+
+
+def scene_context(decided: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """What a grid decided, under the names that it has in the context of a tree."""
+    return {SCENE + name: decided[name] for name in DECISIONS}
