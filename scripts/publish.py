@@ -22,6 +22,9 @@ from moir.metrics import psnr
 from moir.models import WEIGHTS, create_model, load_model
 from moir.networks.base import RestorationNetwork
 
+FEW = 64
+"""Numbers that are not worth rounding."""
+
 
 def agreement(network: RestorationNetwork, other: RestorationNetwork, half: bool) -> float:
     """Lowest PSNR, dB, between two networks (or float32 and bf16 arithmetic) over damaged photographs."""
@@ -40,8 +43,9 @@ def agreement(network: RestorationNetwork, other: RestorationNetwork, half: bool
 
 
 def to_half(tensor: torch.Tensor) -> torch.Tensor:
-    """Weights of layers as bf16; statistics, biases and counters, which are few, as they are."""
-    return tensor.to(torch.bfloat16) if tensor.is_floating_point() and tensor.ndim > 1 else tensor
+    """Weights of layers as bf16; statistics, biases, counters and calibration, which are few, as they are."""
+    is_layer = tensor.is_floating_point() and tensor.ndim > 1 and tensor.numel() > FEW
+    return tensor.to(torch.bfloat16) if is_layer else tensor
 
 
 @torch.inference_mode()

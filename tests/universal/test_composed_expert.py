@@ -25,7 +25,7 @@ COMPOSED, ALONE = 7, 3
 def made(**changes) -> CompactUniRestorer:
     torch.manual_seed(0)
     haze = {"grid": ["haze"]}
-    both = [[{"expert": 2, "told": ["rain"]}], [{"expert": 0, "told": ["haze"]}, haze]]
+    both = [[{"expert": 2, "told": ["rain"]}], [{"expert": 0, "told": ["haze"]}, {"parts": [[haze]]}]]
     forms = {ALONE: {"parts": [[haze]]}, COMPOSED: {"parts": both}}
     network = create_model("test_unirestorer_compact", **{"scene": GRID, "forms": forms} | changes)
     with torch.no_grad():
@@ -126,6 +126,7 @@ def test_exported_graphs_know_places_too(tmp_path: Path):
         ({"forms": {3: {"parts": [[{"expert": 40}]]}}}, "which is not there"),
         ({"forms": {3: {"parts": [[{"expert": 3}]]}}}, "made of others itself"),
         ({"forms": {3: {"parts": [[{"expret": 2}]]}}}, "is no part"),
+        ({"forms": {3: {"parts": [[{"parts": [[{"expert": 40}]]}]]}}}, "which is not there"),
     ],
 )
 def test_forms_that_are_none_are_refused(changes, message):

@@ -20,7 +20,7 @@ from moir.networks.compact import Compact
 from moir.universal.accelerated_tree import AcceleratedTree
 from moir.universal.agreement import Agreement, instruction
 from moir.universal.compact_extractor import CompactExtractor
-from moir.universal.composed_expert import DECISIONS, SCENE, ComposedExpert, scene_context, weighed
+from moir.universal.composed_expert import CERTAINTY, DECISIONS, SCENE, ComposedExpert, scene_context, weighed
 from moir.universal.expert_form import own_names
 from moir.universal.expert_kinds import Composed, Form, kind_of
 from moir.universal.losses import through_gate
@@ -44,6 +44,7 @@ class CompactUniRestorer(RestorationNetwork, RouterParts):
         ``uncertainty`` (B,): the mean standard deviation of that estimate.
         ``embedding`` (B, E): what steers the shared network, by its own estimator.
         ``found`` (B, 8), ``remove`` (B, 8): what the shared network would remove by itself, and what it shall remove.
+        ``certainty`` (B, 7): the probability that each type is there; 1 where the user has said what to remove.
         ``scene_features``, ``scene_embedding``: with a bilateral grid, what it saw of the scene.
 
     Args:
@@ -169,7 +170,7 @@ class CompactUniRestorer(RestorationNetwork, RouterParts):
         if not isinstance(kind, Composed):
             return kind.assembled(self.base, self.experts[number])
         used = {part.expert for part in kind.parts if part.expert is not None}
-        return ComposedExpert(kind.steps, {n: self.expert(n) for n in sorted(used)}, self.scene).eval()
+        return ComposedExpert(kind.steps, {n: self.expert(n) for n in sorted(used)}, self.scene, kind.certainty).eval()
 
     def _check_parts(self, number: int, kind: Composed) -> None:
         """Check that what an expert is made of is there, and not made of others itself."""
@@ -233,7 +234,7 @@ class CompactUniRestorer(RestorationNetwork, RouterParts):
             scene = self.scene.analyse(x)
             presence = weighed(self.weighing, presence, scene["presence"])
             context |= scene_context(scene)
-        context["presence"] = presence
+        context |= {"presence": presence, CERTAINTY: torch.sigmoid(presence)}
         return self._decided(context, self.route(self.extractor.place(representation)))
 
     def instruct(self, context: Context, types: Sequence[str]) -> Context:
@@ -252,6 +253,7 @@ class CompactUniRestorer(RestorationNetwork, RouterParts):
         leaf_mask = torch.tensor([not leaf.types or not set(leaf.types) <= wanted for leaf in self.tree.leaves])
         leaf_mask |= self._waits()
         told = instruction(sorted(wanted)).to(context["embedding"]).expand(len(context["embedding"]), -1)
+        context = {**context, CERTAINTY: torch.ones_like(context[CERTAINTY])}
         if bool(leaf_mask.all()):
             zero = torch.zeros_like(context["expert"])
             return {**context, "expert": zero, "level": zero, "remove": told}
@@ -305,7 +307,7 @@ class CompactUniRestorer(RestorationNetwork, RouterParts):
 
     def steering(self, context: Context, batch: int) -> Context:
         """What experts read of the context, for a batch of this size."""
-        names = ["embedding", "remove"]
+        names = ["embedding", "remove", CERTAINTY]
         if self.scene is not None:
             names += [SCENE + name for name in DECISIONS]
         names += [PLACE] if PLACE in context else []

@@ -21,31 +21,38 @@ from moir.universal.agreement import instruction
 SCENE = "scene_"
 """What the names of the grid's own decisions begin with in the context of a tree."""
 
+CERTAINTY = "certainty"
+"""What the context calls the probabilities."""
+
 DECISIONS = ("features", "embedding")
 """Which they are."""
 
 
 @dataclass(frozen=True)
 class Part:
-    """What takes part in a step.
+    """What takes part in a step: an expert of the tree, its bilateral grid, or steps of such parts.
 
     Attributes:
         told: What it is told to remove; empty: what was found.
-        expert: Number of the expert of the tree; None: the tree's bilateral grid.
+        expert: Number of the expert; None: the grid, or steps.
+        steps: One after the other; empty: it is an expert or the grid.
     """
 
     told: tuple[str, ...] = ()
     expert: int | None = None
+    steps: "Steps" = ()
 
     @classmethod
     def read(cls, form: Any) -> "Part":
-        """Read ``{"expert": 1, "told": ["noise"]}`` or ``{"grid": ["haze"]}``.
+        """Read ``{"expert": 1, "told": ["noise"]}``, ``{"grid": ["haze"]}`` or ``{"parts": [[...], ...]}``.
 
         Raises:
-            InvalidValueError: It is neither.
+            InvalidValueError: It is none of them.
             UnknownNameError: Not a degradation type.
         """
         keys = set(form) if isinstance(form, Mapping) else set()
+        if keys == {"parts"}:
+            return cls(steps=read_steps(form["parts"]))
         if keys == {"grid"} and form["grid"]:
             told, expert = form["grid"], None
         elif {"expert"} <= keys <= {"expert", "told"} and isinstance(form["expert"], int):
@@ -57,11 +64,27 @@ class Part:
     @property
     def words(self) -> str:
         """For lists."""
+        if self.steps:
+            return f"({words_of(self.steps)})"
         return "grid" if self.expert is None else str(self.expert)
+
+    def all(self) -> "list[Part]":
+        """The experts and grids that it is made of."""
+        return [part for step in self.steps for inner in step for part in inner.all()] if self.steps else [self]
 
 
 Steps = tuple[tuple[Part, ...], ...]
 """Steps, each of parts whose results are averaged."""
+
+
+def words_of(steps: Steps) -> str:
+    """Steps for lists.
+
+    Examples:
+        >>> words_of(read_steps([[{"expert": 1}], [{"expert": 3}, {"grid": ["haze"]}]]))
+        '1, then 3 + grid'
+    """
+    return ", then ".join(" + ".join(part.words for part in step) for step in steps)
 
 
 def read_steps(form: Any) -> Steps:
@@ -75,34 +98,73 @@ def read_steps(form: Any) -> Steps:
     return tuple(tuple(Part.read(part) for part in step) for step in form)
 
 
+Ramps = Mapping[str, tuple[float, float]]
+"""By type the probabilities from which on something, and from which on everything, is done about it."""
+
+
+def read_ramps(form: Any) -> dict[str, tuple[float, float]]:
+    """Read the ``certainty`` of a form: ``{"lowlight": [0.2, 0.7]}``.
+
+    Raises:
+        InvalidValueError: Not two probabilities, of which the second is the larger.
+        UnknownNameError: Not a degradation type.
+    """
+    ramps: dict[str, tuple[float, float]] = {}
+    for name, ends in (form or {}).items():
+        first, last = ends
+        if not 0 <= first < last <= 1:
+            raise InvalidValueError(f"certainty {name}={list(ends)}: give two probabilities, the smaller first")
+        ramps[check_name(str(name), TYPES, "degradation type")] = (float(first), float(last))
+    return ramps
+
+
 class ComposedExpert(RestorationNetwork):
     """Steps of other experts.
 
-    Context: what the parts need, and ``scene_features`` and ``scene_embedding`` for the grid (:func:`scene_context`);
-    for tiles :data:`moir.networks.base.PLACE`.
+    Context: what the parts need; ``certainty`` (B, 7), the probability that each type is there, 1 where that was said;
+    ``scene_features`` and ``scene_embedding`` for the grid (:func:`scene_context`); for tiles
+    :data:`moir.networks.base.PLACE`.
 
     Args:
         steps: What is done; see :data:`Steps`.
         experts: The networks, by number.
         grid: The tree's bilateral grid, if a part needs it.
+        certainty: How far the picture is changed, where it is not certain that the damage is there: not at all up to
+            the first probability, wholly from the second on, and in between by as much.
     """
 
     uses_place: ClassVar[bool] = True
 
-    def __init__(self, steps: Steps, experts: Mapping[int, RestorationNetwork], grid: BilateralGrid | None) -> None:
+    def __init__(
+        self,
+        steps: Steps,
+        experts: Mapping[int, RestorationNetwork],
+        grid: BilateralGrid | None,
+        certainty: Ramps | None = None,
+    ) -> None:
         super().__init__()
-        self.steps, self.grid = steps, grid
+        self.steps, self.grid, self.certainty = steps, grid, dict(certainty or {})
         self.experts = nn.ModuleDict({str(number): network for number, network in experts.items()})
 
     def forward(self, x: torch.Tensor, context: Context | None = None) -> torch.Tensor:
         """See :meth:`RestorationNetwork.forward`; the context must be given, since it is the tree's."""
         given = {} if context is None else context
-        for step in self.steps:
-            made = [self._made(part, x, given) for part in step]
+        made = self._run(self.steps, x, given)
+        for name, (first, last) in self.certainty.items():
+            probability = recall(given, CERTAINTY, x.shape[0])[:, TYPES.index(name)]
+            share = ((probability - first) / (last - first)).clamp(0, 1).to(x)
+            made = x + share[:, None, None, None] * (made - x)
+        return made
+
+    def _run(self, steps: Steps, x: torch.Tensor, context: Context) -> torch.Tensor:
+        for step in steps:
+            made = [self._made(part, x, context) for part in step]
             x = made[0] if len(made) == 1 else torch.stack(made).mean(0)
         return x
 
     def _made(self, part: Part, x: torch.Tensor, context: Context) -> torch.Tensor:
+        if part.steps:
+            return self._run(part.steps, x, context)
         told = {"remove": instruction(part.told).to(x).expand(x.shape[0], -1)} if part.told else {}
         if part.expert is not None:
             restored: torch.Tensor = self.experts[str(part.expert)](x, {**context, **told})
@@ -118,7 +180,8 @@ class ComposedExpert(RestorationNetwork):
         faster = {number: make(network) for number, network in networks.items()}
         if not any(faster.values()):
             return None
-        return ComposedExpert(self.steps, {n: faster[n] or networks[n] for n in networks}, self.grid).eval()
+        made = {number: faster[number] or network for number, network in networks.items()}
+        return ComposedExpert(self.steps, made, self.grid, self.certainty).eval()
 
 
 def weighed(weighing: torch.Tensor, extractor: torch.Tensor, grid: torch.Tensor) -> torch.Tensor:

@@ -7,6 +7,7 @@ Each kind is described by a form, plain values that the card of the weights hold
 - ``{"adapter": {"method": "conv", "options": {}}}``: the shared network with an adapter.
 - ``{"parts": [[{"expert": 1, "told": ["noise"]}], [{"expert": 3, "told": ["haze"]}, {"grid": ["haze"]}]]}``: other
   experts, one after the other, and the mean of what the parts of one step make; ``grid`` is the tree's bilateral grid.
+  With ``"certainty": {"haze": [0.2, 0.6]}`` as far as it is probable.
 - ``{"model": "restormer", "options": {}}``: another network of the registry.
 - ``{"model": "spandrel", "tensors": {"head.weight": ["float32", 48, 3, 3]}}``: another project's network.
 """
@@ -25,7 +26,7 @@ from moir.base.names import check_name
 from moir.models import create_model
 from moir.networks.base import RestorationNetwork
 from moir.networks.compact import Compact
-from moir.universal.composed_expert import Part, Steps, read_steps
+from moir.universal.composed_expert import Part, Ramps, Steps, read_ramps, read_steps, words_of
 from moir.universal.expert_form import own_names, with_form
 from moir.universal.foreign_expert import SPANDREL, SpandrelExpert, spandrel_expert
 
@@ -178,20 +179,21 @@ class Composed(ExpertKind):
 
     Attributes:
         steps: What is done.
+        certainty: How far, by how probable the damage is.
     """
 
     steps: Steps = ()
+    certainty: Ramps = field(default_factory=dict)
 
     @classmethod
-    def of(cls, steps: Steps) -> "Composed":
+    def of(cls, steps: Steps, certainty: Ramps) -> "Composed":
         """The kind of these steps."""
-        words = ", then ".join(" + ".join(part.words for part in step) for step in steps)
-        return cls(words=f"experts {words}", steps=steps)
+        return cls(words=f"experts {words_of(steps)}", steps=steps, certainty=certainty)
 
     @property
     def parts(self) -> list[Part]:
-        """All parts of all steps."""
-        return [part for step in self.steps for part in step]
+        """All experts and grids that it is made of."""
+        return Part(steps=self.steps).all()
 
     def own(self, base: Compact) -> nn.Module:
         """See :meth:`ExpertKind.own`: nothing."""
@@ -257,7 +259,8 @@ def kind_of(form: Form, base_options: Mapping[str, Any], patterns: Sequence[str]
         method = check_name(str(adapter["method"]), METHODS, "adapter")
         return Adapted(words=f"adapter {method}", method=method, options=adapter.get("options") or {})
     if "parts" in form:
-        return Composed.of(read_steps(_fields(form, "parts")["parts"]))
+        given = _fields(form, "parts", "certainty")
+        return Composed.of(read_steps(given["parts"]), read_ramps(given.get("certainty")))
     if form.get("model") == SPANDREL:
         return Foreign(shapes=_fields(form, "model", "tensors")["tensors"])
     if "model" in form:

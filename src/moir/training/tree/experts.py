@@ -87,14 +87,22 @@ def composed_forms(recipe: TreeRecipe, tree: Tree) -> dict[int, dict[str, Any]]:
     numbers = {f"{tree.name_of(n)} ({tree.level_of(n)})": n for n in range(tree.experts)}
 
     def form(part: ExpertPart) -> dict[str, Any]:
+        if part.parts:
+            return {"parts": [[form(inner) for inner in step] for step in part.parts]}
         if part.expert is None:
             return {"grid": part.told}
         if part.expert not in numbers:
             raise TrainingError(f"{part.expert!r} is no expert of this tree, which has {', '.join(numbers)}")
         return {"expert": numbers[part.expert], "told": part.told}
 
-    made = {n: settings_of(recipe, tree, n).parts for n in numbers.values()}
-    return {n: {"parts": [[form(part) for part in step] for step in steps]} for n, steps in made.items() if steps}
+    forms: dict[int, dict[str, Any]] = {}
+    for number in numbers.values():
+        settings = settings_of(recipe, tree, number)
+        if settings.parts:
+            forms[number] = {"parts": [[form(part) for part in step] for step in settings.parts]}
+        if settings.certainty:
+            forms[number]["certainty"] = {name: list(ends) for name, ends in settings.certainty.items()}
+    return forms
 
 
 def settings_of(recipe: TreeRecipe, tree: Tree, number: int) -> ExpertSettings:

@@ -52,7 +52,9 @@ class ExpertPart(Section):
     """A part of an expert that is made of others; see :class:`moir.universal.composed_expert.Part`."""
 
     expert: str | None = None
-    """By name and level: ``noise (type)``; ``all (all)`` is the shared network. None: the recipe's bilateral grid."""
+    """By name and level: ``noise (type)``; ``all (all)`` is the shared network. None: ``parts``, or the grid."""
+    parts: list[list["ExpertPart"]] = Field(default=[])
+    """Steps of parts, as one part."""
     told: list[str] = Field(default=[])
     """What it is told to remove; empty: what was found. The grid must be told."""
 
@@ -62,6 +64,9 @@ class ExpertSettings(Section):
 
     parts: list[list[ExpertPart]] = Field(default=[])
     """It is made of others, one step after the other, and not trained; what the parts of one step make is averaged."""
+    certainty: dict[str, tuple[Share, Share]] = Field(default={})
+    """Only with ``parts``: how far the picture is changed, by how probable each of these types is: not at all up to the
+    first probability, wholly from the second on."""
 
     steps: Steps | None = None
     """None: as its level says."""
