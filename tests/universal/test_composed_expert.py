@@ -15,7 +15,7 @@ from moir.runtime import Engine
 from moir.runtime.fast import accelerate
 from moir.training.tree.outcomes import centre, place_of_centre, prints
 from moir.universal.compact_tree import CompactUniRestorer
-from moir.universal.composed_expert import ComposedExpert
+from moir.universal.composed_expert import CERTAINTY, ComposedExpert
 
 GRID = {"width": 4, "blocks": 1, "grid": 4, "bins": 3, "embedding": 8}
 COMPOSED, ALONE = 7, 3
@@ -50,6 +50,26 @@ def test_the_second_step_is_the_mean_of_its_parts_on_what_the_first_made():
     torch.testing.assert_close(network.restore_with(COMPOSED, x, context), wanted)
     torch.testing.assert_close(network.restore_with(ALONE, x, context), grid(x, scene))
     assert not torch.allclose(grid(x, scene), grid(x, grid.instruct(scene, ["lowlight"])))
+
+
+def test_a_picture_is_changed_as_far_as_its_damage_is_probable():
+    dehaze = {"parts": [[{"grid": ["haze"]}]], "certainty": {"haze": [0.2, 0.6]}}
+    derain = {"expert": 2, "told": ["rain"]}
+    network = made(forms={ALONE: dehaze, COMPOSED: {"parts": [[derain], [dehaze]]}})
+    plain, x = made(), torch.rand(3, 3, 24, 24)
+    context = dict(network.analyse(x))
+    assert torch.equal(context[CERTAINTY], torch.sigmoid(context["presence"]))
+    probabilities = torch.full((3, 7), 0.9)
+    probabilities[:, 2] = torch.tensor([0.1, 0.3, 0.6])  # haze
+    context[CERTAINTY] = probabilities
+    whole = plain.restore_with(ALONE, x, context)
+    wanted = torch.stack([x[0], x[1] + 0.25 * (whole[1] - x[1]), whole[2]])
+    torch.testing.assert_close(network.restore_with(ALONE, x, context), wanted)
+    # Inside steps it is what the step was given that stays.
+    fine = network.expert(2)(x, network.base.instruct(context, ["rain"]))
+    torch.testing.assert_close(network.restore_with(COMPOSED, x, context)[0], fine[0])
+    told = network.instruct(context, ["haze"])
+    assert bool((told[CERTAINTY] == 1).all())
 
 
 @pytest.mark.parametrize("number", [COMPOSED, ALONE])
@@ -126,6 +146,8 @@ def test_exported_graphs_know_places_too(tmp_path: Path):
         ({"forms": {3: {"parts": [[{"expert": 40}]]}}}, "which is not there"),
         ({"forms": {3: {"parts": [[{"expert": 3}]]}}}, "made of others itself"),
         ({"forms": {3: {"parts": [[{"expret": 2}]]}}}, "is no part"),
+        ({"forms": {3: {"parts": [[{"expert": 2}]], "certainty": {"haze": [0.7, 0.2]}}}}, "the smaller first"),
+        ({"forms": {3: {"parts": [[{"expert": 2}]], "certainty": {"hase": [0.2, 0.7]}}}}, "did you mean 'haze'"),
         ({"forms": {3: {"parts": [[{"parts": [[{"expert": 40}]]}]]}}}, "which is not there"),
     ],
 )

@@ -6,7 +6,7 @@ nearer to it in the mean than either: an expert's, which sees detail, and the bi
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 import torch
@@ -36,23 +36,26 @@ class Part:
         told: What it is told to remove; empty: what was found.
         expert: Number of the expert; None: the grid, or steps.
         steps: One after the other; empty: it is an expert or the grid.
+        certainty: Of steps: how far they change what they are given, by how probable the damage is; see
+            :class:`ComposedExpert`.
     """
 
     told: tuple[str, ...] = ()
     expert: int | None = None
     steps: "Steps" = ()
+    certainty: "Ramps" = field(default_factory=dict)
 
     @classmethod
     def read(cls, form: Any) -> "Part":
-        """Read ``{"expert": 1, "told": ["noise"]}``, ``{"grid": ["haze"]}`` or ``{"parts": [[...], ...]}``.
+        """Read ``{"expert": 1, "told": ["noise"]}``, ``{"grid": ["haze"]}``, or ``parts`` (and ``certainty``).
 
         Raises:
             InvalidValueError: It is none of them.
             UnknownNameError: Not a degradation type.
         """
         keys = set(form) if isinstance(form, Mapping) else set()
-        if keys == {"parts"}:
-            return cls(steps=read_steps(form["parts"]))
+        if {"parts"} <= keys <= {"parts", "certainty"}:
+            return cls(steps=read_steps(form["parts"]), certainty=read_ramps(form.get("certainty")))
         if keys == {"grid"} and form["grid"]:
             told, expert = form["grid"], None
         elif {"expert"} <= keys <= {"expert", "told"} and isinstance(form["expert"], int):
@@ -149,12 +152,7 @@ class ComposedExpert(RestorationNetwork):
     def forward(self, x: torch.Tensor, context: Context | None = None) -> torch.Tensor:
         """See :meth:`RestorationNetwork.forward`; the context must be given, since it is the tree's."""
         given = {} if context is None else context
-        made = self._run(self.steps, x, given)
-        for name, (first, last) in self.certainty.items():
-            probability = recall(given, CERTAINTY, x.shape[0])[:, TYPES.index(name)]
-            share = ((probability - first) / (last - first)).clamp(0, 1).to(x)
-            made = x + share[:, None, None, None] * (made - x)
-        return made
+        return self._made(Part(steps=self.steps, certainty=self.certainty), x, given)
 
     def _run(self, steps: Steps, x: torch.Tensor, context: Context) -> torch.Tensor:
         for step in steps:
@@ -164,7 +162,12 @@ class ComposedExpert(RestorationNetwork):
 
     def _made(self, part: Part, x: torch.Tensor, context: Context) -> torch.Tensor:
         if part.steps:
-            return self._run(part.steps, x, context)
+            made = self._run(part.steps, x, context)
+            for name, (first, last) in part.certainty.items():
+                probability = recall(context, CERTAINTY, x.shape[0])[:, TYPES.index(name)]
+                share = ((probability - first) / (last - first)).clamp(0, 1).to(x)
+                made = x + share[:, None, None, None] * (made - x)
+            return made
         told = {"remove": instruction(part.told).to(x).expand(x.shape[0], -1)} if part.told else {}
         if part.expert is not None:
             restored: torch.Tensor = self.experts[str(part.expert)](x, {**context, **told})

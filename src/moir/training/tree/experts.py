@@ -88,21 +88,21 @@ def composed_forms(recipe: TreeRecipe, tree: Tree) -> dict[int, dict[str, Any]]:
 
     def form(part: ExpertPart) -> dict[str, Any]:
         if part.parts:
-            return {"parts": [[form(inner) for inner in step] for step in part.parts]}
+            return whole(part)
         if part.expert is None:
             return {"grid": part.told}
         if part.expert not in numbers:
             raise TrainingError(f"{part.expert!r} is no expert of this tree, which has {', '.join(numbers)}")
         return {"expert": numbers[part.expert], "told": part.told}
 
-    forms: dict[int, dict[str, Any]] = {}
-    for number in numbers.values():
-        settings = settings_of(recipe, tree, number)
-        if settings.parts:
-            forms[number] = {"parts": [[form(part) for part in step] for step in settings.parts]}
-        if settings.certainty:
-            forms[number]["certainty"] = {name: list(ends) for name, ends in settings.certainty.items()}
-    return forms
+    def whole(given: ExpertPart | ExpertSettings) -> dict[str, Any]:
+        made: dict[str, Any] = {"parts": [[form(part) for part in step] for step in given.parts]}
+        if given.certainty:
+            made["certainty"] = {name: list(ends) for name, ends in given.certainty.items()}
+        return made
+
+    found = {number: settings_of(recipe, tree, number) for number in numbers.values()}
+    return {number: whole(settings) for number, settings in found.items() if settings.parts}
 
 
 def settings_of(recipe: TreeRecipe, tree: Tree, number: int) -> ExpertSettings:

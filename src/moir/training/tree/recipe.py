@@ -55,6 +55,8 @@ class ExpertPart(Section):
     """By name and level: ``noise (type)``; ``all (all)`` is the shared network. None: ``parts``, or the grid."""
     parts: list[list["ExpertPart"]] = Field(default=[])
     """Steps of parts, as one part."""
+    certainty: dict[str, tuple[Share, Share]] = Field(default={})
+    """Only with ``parts``; as in :class:`ExpertSettings`."""
     told: list[str] = Field(default=[])
     """What it is told to remove; empty: what was found. The grid must be told."""
 
