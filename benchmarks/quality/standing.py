@@ -61,7 +61,13 @@ class Standing:
 
 
 def measure(
-    method: ModelMethod, root: Path, journal: Path | None, *, jobs: int = 1, limit: int | None = None
+    method: ModelMethod,
+    root: Path,
+    journal: Path | None,
+    *,
+    jobs: int = 1,
+    limit: int | None = None,
+    titles: Sequence[str] | None = None,
 ) -> Standing:
     """Score a model and the baselines on all sections.
 
@@ -71,6 +77,7 @@ def measure(
         journal: Where scores are kept; None: nowhere.
         jobs: Pictures at a time, one thread each.
         limit: Pictures of each setting, for tests of this file; not to be had from the command line.
+        titles: Of the sections to score; None: all.
 
     Raises:
         DatasetError, WrongCountWarning: A set is missing, or not whole (with ``limit`` the number does not matter).
@@ -79,7 +86,7 @@ def measure(
     method.files = tuple(path for path in method.files if path.suffix != ".json")
     with warnings.catch_warnings():
         warnings.simplefilter("error" if limit is None else "ignore", WrongCountWarning)
-        wanted = sections(root)
+        wanted = [section for section in sections(root) if titles is None or section.title in titles]
     names = dict.fromkeys(name for section in wanted for name in section.baselines)
     absent = {name: why for name in names if (why := _missing(name))}
     others: dict[str, Method] = {name: baseline(name) for name in names if name not in absent}
@@ -217,6 +224,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--model", help="as for moir restore")
     parser.add_argument("--card", type=Path, help="write the model's figures into this card")
     parser.add_argument("--output", type=Path, help="the table; default: NAME.md beside this file")
+    parser.add_argument("--sections", nargs="+", help="titles of tables, for a network that is made for these alone")
     parser.add_argument("--journal", type=Path, default=Path("runs/quality.jsonl"), help="where scores are kept")
     parser.add_argument("--fresh", action="store_true", help="score everything again")
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="pictures at a time")
@@ -229,9 +237,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if options.fresh:
         options.journal.unlink(missing_ok=True)
 
+    if options.sections:
+        known = [section.title for section in sections(options.data)]
+        for title in options.sections:
+            if title not in known:
+                parser.error(f"there is no section {title!r}; known: {', '.join(known)}")
     method = ModelMethod(options.model)
     try:
-        standing = measure(method, options.data, options.journal, jobs=options.jobs)
+        standing = measure(method, options.data, options.journal, jobs=options.jobs, titles=options.sections)
     except (MoirError, WrongCountWarning) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
@@ -241,6 +254,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"error: {len(standing.failures)} pictures failed; nothing was written", file=sys.stderr)
         return 1
     command = f"python benchmarks/quality/standing.py --data ROOT --model {method.name}"
+    if options.sections:
+        command += " --sections " + " ".join(f"'{title}'" for title in options.sections)
     output = options.output or Path(__file__).parent / f"{method.name}.md"
     write_text(output, text(standing, command), overwrite=True)
     print(output)

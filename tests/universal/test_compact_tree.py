@@ -115,6 +115,20 @@ def test_instructions_prune_the_tree(network):
     assert told["remove"].tolist() == [[1.0, *[0.0] * 6, 1.0]] * 2
 
 
+def test_an_expert_of_one_type_does_not_restore_where_there_is_another_too():
+    torch.manual_seed(0)
+    network = create_model("test_unirestorer_compact", alone=0.6).eval()
+    noise = number_of(network, "light noise", "degree")
+    route = network.route(torch.zeros(3, 16))
+    leaf = next(i for i, leaf in enumerate(network.tree.leaves) if noise in leaf.experts)
+    route = replace(route, leaf=torch.full((3,), leaf), level=torch.full((3,), 2))
+    presence = torch.full((3, 7), -3.0)
+    presence[:, 0] = 2  # noise, in all of them
+    presence[1, 1] = 0.2  # rain: 0.55
+    presence[2, 1] = 0.6  # 0.65
+    assert network.agreement.agreed(presence, route).level.tolist() == [2, 2, 0]
+
+
 def test_an_expert_is_let_loose_only_where_the_estimate_agrees():
     torch.manual_seed(0)
     network = create_model("test_unirestorer_compact", sure={"noise": 0.7}).eval()

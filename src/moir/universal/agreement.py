@@ -28,6 +28,8 @@ class Agreement(nn.Module):
             router's next best leaf is taken.
         believed: Calibrated probability of any type from which a picture is not taken for sound: instead of a leaf of
             clean pictures the router's next best leaf is taken. None: the router alone says what is sound.
+        alone: Calibrated probability of any other type from which an expert of one type does not restore, since it
+            would leave that: the coarsest expert does. None: it may leave it.
 
     Raises:
         UnknownNameError: Not a degradation type.
@@ -39,6 +41,7 @@ class Agreement(nn.Module):
     told: torch.Tensor
     is_told: torch.Tensor
     is_clean: torch.Tensor
+    others: torch.Tensor
 
     def __init__(
         self,
@@ -47,6 +50,7 @@ class Agreement(nn.Module):
         sure: Mapping[str, float] | None = None,
         sure_mixed: Mapping[str, float] | None = None,
         believed: float | None = None,
+        alone: float | None = None,
     ) -> None:
         super().__init__()
         for type_ in (*(sure or {}), *(sure_mixed or {})):
@@ -61,11 +65,12 @@ class Agreement(nn.Module):
             ),
             "told": torch.stack([instruction(types) for types in told]),
             "is_told": torch.tensor([bool(types) for types in told]),
+            "others": torch.tensor([[bool(types) and t not in types for t in TYPES] for types in single]),
             "is_clean": torch.tensor([leaf.is_clean for leaf in tree.leaves]),
         }
         for name, value in tables.items():
             self.register_buffer(name, value, persistent=False)  # made of options, which the card keeps
-        self.believed = believed
+        self.believed, self.alone = believed, alone
 
     def agreed(self, presence: torch.Tensor, route: Route) -> Route:
         """The router's choice, changed where the estimate does not agree with it.
@@ -80,7 +85,10 @@ class Agreement(nn.Module):
             doubted = doubted | ((probability >= self.believed).any(dim=1, keepdim=True) & self.is_clean)
         leaf = prune(route.leaf_logits, doubted).argmax(1)
         leaf = torch.where(doubted.gather(1, route.leaf[:, None])[:, 0], leaf, route.leaf)
-        unsure = (probability < self.least[self.table[leaf, route.level]]).any(dim=1)
+        expert = self.table[leaf, route.level]
+        unsure = (probability < self.least[expert]).any(dim=1)
+        if self.alone is not None:
+            unsure = unsure | ((probability >= self.alone) & self.others[expert]).any(dim=1)
         return replace(route, leaf=leaf, level=route.level.masked_fill(unsure, 0))
 
     def chosen(self, leaf: torch.Tensor, level: torch.Tensor, otherwise: torch.Tensor) -> dict[str, torch.Tensor]:

@@ -52,9 +52,9 @@ class CompactUniRestorer(RestorationNetwork, RouterParts):
         base: Options of the shared network.
         extractor: Options of the extractor.
         own: Which parameters an expert has of its own, as patterns of their names.
-        sure, sure_mixed, believed: How sure the estimate must be of a type before an expert for it, or for a mix with
-            it, is let loose, and before the picture is not taken for sound; see
-            :class:`~moir.universal.agreement.Agreement`. None: no such condition.
+        sure, sure_mixed, believed, alone: How sure the estimate must be of a type before an expert for it, or for a mix
+            with it, is let loose, before the picture is not taken for sound, and before an expert of another type may
+            not restore; see :class:`~moir.universal.agreement.Agreement`. None: no such condition.
         trained: Numbers of the experts that have parameters of their own; the others are the same as their parents, but
             for those of clean pictures, which are the identity. None: all but the coarsest and the identities.
         scene: Options of a bilateral grid (:class:`~moir.networks.bilateral_grid.BilateralGrid`), which experts made
@@ -94,6 +94,7 @@ class CompactUniRestorer(RestorationNetwork, RouterParts):
         sure: Mapping[str, float] | None = None,
         sure_mixed: Mapping[str, float] | None = None,
         believed: float | None = None,
+        alone: float | None = None,
         waiting: Sequence[int] = (),
         routing_noise: RouterNoise = "training",
     ) -> None:
@@ -120,7 +121,7 @@ class CompactUniRestorer(RestorationNetwork, RouterParts):
                 self._check_parts(number, kind)
             self.experts[number] = kind.own(self.base)
         told = [self.told(number) for number in range(self.tree.experts)]
-        self.agreement = Agreement(self.tree, told, sure, sure_mixed, believed)
+        self.agreement = Agreement(self.tree, told, sure, sure_mixed, believed, alone)
         # Tiles suit every expert: no one knows beforehand which will restore.
         wishes = [(Compact.size_multiple, Compact.overlap)]
         wishes += [kind.tiling(self.experts[number]) for number, kind in self.kinds.items()]

@@ -48,6 +48,7 @@ def assemble(
         "sure": recipe.router.sure,
         "sure_mixed": recipe.router.sure_mixed,
         "believed": recipe.router.believed,
+        "alone": recipe.router.alone,
     }
     network = CompactUniRestorer(**options)
     network.options = options

@@ -133,6 +133,8 @@ class RouterStage(Section):
     """The same for experts of mixes with the type."""
     believed: Share | None = None
     """Calibrated probability of any type from which a picture is not taken for sound."""
+    alone: Share | None = None
+    """Calibrated probability of any other type from which an expert of one type does not restore."""
     reconstruction: Weight = 0.0
     """Weight of the L1 error through the gate (equation 9), as published: 1."""
     balance: Weight = 0.0
