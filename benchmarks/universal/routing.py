@@ -1,14 +1,15 @@
 """What routing gains: every expert on every picture, then every way of choosing one, and the ablations.
 
-    python benchmarks/universal/routing.py RUN --data ROOT [--pictures 16] [--output FILE.md]
+    python benchmarks/universal/routing.py RUN --data ROOT [--pictures 16] [--tables-only] [--output FILE.md]
 
-RUN is the folder of `moir train recipes/tree/all.yaml`; ROOT holds cid22_validation, whose pictures were neither
-trained on nor used to calibrate. The settings are those of the UniRestorer paper (arXiv 2412.20157): seven single and
-seven mixed degradations, in- and out-of-distribution, made by `moir degrade` with a fixed seed. Every expert restores
-the centre of each picture once, with the decision on the whole; the ways of choosing are then compared on one table of
-PSNRs, so they see the same pictures, the same noise and the same rounding (bf16 on a CPU). The ablations train routers
-on the run's table of outcomes; no network is needed for them. What was restored and trained is kept in RUN/routing, so
-that only what changed is done again.
+RUN is the folder of `moir train recipes/tree/all.yaml` (for the tables alone, any with `weights.safetensors`); ROOT
+holds cid22_validation, whose pictures were neither trained on nor used to calibrate. The settings are those of the
+UniRestorer paper (arXiv 2412.20157): seven single and seven mixed degradations, in- and out-of-distribution, made by
+`moir degrade` with a fixed seed. Every expert restores the centre of each picture once, with the decision on the whole
+and as if it were certain of the damage. The ways of choosing are then compared on one table of PSNRs, so they see the
+same pictures, the same noise and the same rounding. The ablations train routers on the run's table of outcomes; no
+network is needed for them. What was restored and trained is kept in RUN/routing, so that only what changed is done
+again.
 
 Protocol: centre crop of 160 px, prediction clamped and not rounded, PSNR over RGB, mean over n pictures, dB.
 """
@@ -37,6 +38,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=3, help="routers of each kind; default: %(default)s")
     parser.add_argument("--recipe", type=Path, default=RECIPE, help="of the run; default: recipes/tree/all.yaml")
     parser.add_argument("--control", help="weights of the shared network that was trained on by itself")
+    parser.add_argument("--tables-only", action="store_true", help="no ablations: they need the run's outcomes")
     parser.add_argument("--output", type=Path)
     options = parser.parse_args()
     network, _ = load_model(str(options.run / "weights.safetensors"))
@@ -52,7 +54,8 @@ def main() -> None:
         other, _ = load_model(options.control)
         control = {setting: restored_by(other, options.data, setting, options.pictures) for setting in SETTINGS}
     lines = [*tables(network, found, control), *wrong_instructions(network, found)]
-    lines += ablations(network, found, options.run, load_recipe(options.recipe).router, options.seeds)
+    if not options.tables_only:
+        lines += ablations(network, found, options.run, load_recipe(options.recipe).router, options.seeds)
     text = "\n".join(lines)
     if options.output:
         write_text(options.output, text, overwrite=True)

@@ -15,6 +15,7 @@ from moir.checkpoints import read_tensors, write_tensors
 from moir.networks.base import PLACE
 from moir.runtime.device import has_fast_bf16
 from moir.universal.compact_tree import CompactUniRestorer
+from moir.universal.composed_expert import CERTAINTY
 from moir.universal.pool import fingerprint
 
 Batch = dict[str, torch.Tensor]
@@ -132,7 +133,7 @@ def measure(
     on_batch: Callable[[int], None] | None = None,
     experts: Collection[int] | None = None,
 ) -> Outcomes:
-    """Restore every picture with every expert.
+    """Restore every picture with every expert, as if it were certain that the damage it is for is there.
 
     Args:
         network: In evaluation mode; the router is not used.
@@ -147,10 +148,11 @@ def measure(
     done = 0
     for batch in batches:
         whole, target = batch["input"], batch["target"]
-        context = network.analyse(whole)
+        context = dict(network.analyse(whole))
+        context[CERTAINTY] = torch.ones_like(context[CERTAINTY])
         x, clean = centre(whole, crop), centre(target, crop)
         if network.uses_place:
-            context = {**context, PLACE: place_of_centre(whole, crop)}
+            context[PLACE] = place_of_centre(whole, crop)
         results: dict[int, torch.Tensor] = {}
         # In float32 the crop would cost several times as much; routers compare experts, which all round alike.
         with torch.autocast("cpu", dtype=torch.bfloat16, enabled=has_fast_bf16(x.device)):
