@@ -78,7 +78,8 @@ def tables(
     count = len(next(iter(found.values())).points)
     lines = [
         f"Protocol: {count} pictures of cid22_validation, decision on {WHOLE} px, centre {CROP} px scored, PSNR "
-        "over RGB (dB), mean; experts restore as if the damage were certain. `random` is the expectation over a random leaf and level; `oracle` takes the best expert "
+        "over RGB (dB), mean; experts restore as if the damage were certain. "
+        "`random` is the expectation over a random leaf and level; `oracle` takes the best expert "
         "of each picture, which nobody can know; `told` is the router with the tree pruned to the types that are "
         "there." + (" `control` is the shared network, trained on by itself." if control is not None else ""),
         "",
