@@ -55,11 +55,13 @@ def test_training_step_and_every_gradient(published: Published) -> None:
     loss.backward()
     names = {name[5:] for name in data if name.startswith("grad.")}
     assert names == {name for name, _ in model.named_parameters()}
+    largest = max(float(torch.linalg.norm(data[f"grad.{name}"])) for name in names)
     for name, parameter in model.named_parameters():
         expected = data[f"grad.{name}"]
         assert parameter.grad is not None, name
         error = torch.linalg.norm(parameter.grad - expected)
-        assert error <= 1e-3 * torch.linalg.norm(expected), (name, error)
+        # A gradient of 1e-14 beside others of 1e-2 is rounding, and processors round differently.
+        assert error <= 1e-3 * torch.linalg.norm(expected) + 1e-9 * largest, (name, error)
 
 
 def test_parity_on_a_bare_clone(fixtures: Path) -> None:
