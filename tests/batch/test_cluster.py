@@ -12,7 +12,8 @@ import pytest
 
 from moir.base.errors import InvalidValueError, OutputExistsError
 from moir.batch import Settings
-from moir.batch.cluster import _Actor, pair_up, restore_on_cluster
+from moir.batch.cluster import pair_up, restore_on_cluster
+from moir.batch.cluster_worker import Worker
 from moir.batch.manifest import lines_of
 from moir.batch.remote import exists_url, list_files, local_name, read_url, write_url
 from moir.picture import read
@@ -50,7 +51,7 @@ def test_pairs_of_urls(many, tmp_path):
         pair_up([url], None, recursive=False, resume=False, overwrite=False)
 
 
-class _Crashing(_Actor):
+class _Crashing(Worker):
     """An actor that one picture kills, as a crash of a decoder would."""
 
     def _all(self, pairs):
@@ -113,7 +114,7 @@ def test_a_deadly_picture_does_not_stop_the_others(cluster, many, tiny_model, tm
 
     cloudpickle.register_pickle_by_value(sys.modules[__name__])  # workers cannot import the tests
     folder = many(6)
-    monkeypatch.setattr("moir.batch.cluster._Actor", _Crashing)
+    monkeypatch.setattr("moir.batch.cluster.Worker", _Crashing)
     records = []
     settings = Settings(str(tiny_model), device="cpu", precision="float32")
     restore_on_cluster([str(folder)], tmp_path / "out", settings, records.append, address="auto", workers=1)

@@ -10,17 +10,17 @@ Haze and darkness are decisions about a scene, which the patches that restoratio
 A thumbnail shows all of it, and costs next to nothing. What is fine (noise, streaks, blocks) it leaves to others.
 """
 
-from collections.abc import Sequence
 from typing import Any, ClassVar
 
 import torch
 from torch import nn
 
-from moir.base.names import DEGREES, TYPES, check_name
+from moir.base.names import DEGREES, TYPES
 from moir.layers.bilateral import slice_grid
 from moir.layers.views import feature_statistics, thumbnail
-from moir.networks.base import PLACE, Context, RestorationNetwork, build, check_pictures, recall
+from moir.networks.base import PLACE, Context, build, check_pictures, recall
 from moir.networks.compact import Block
+from moir.networks.instructed import InstructedNetwork, by_estimate
 
 COEFFICIENTS = 12
 """Of a colour transform: 3 logarithms of gains, 6 of the other channels, 3 offsets."""
@@ -29,7 +29,7 @@ LUMA = (0.299, 0.587, 0.114)
 """Rec. 601: what a pixel's place along the grid's brightness is made of."""
 
 
-class BilateralGrid(RestorationNetwork):
+class BilateralGrid(InstructedNetwork):
     """Predicts a bilateral grid of colour transforms from a thumbnail, and applies it pixel by pixel.
 
     Context (:meth:`analyse`):
@@ -45,7 +45,6 @@ class BilateralGrid(RestorationNetwork):
         embedding: Size of the embedding.
     """
 
-    estimates: ClassVar[bool] = True
     uses_place: ClassVar[bool] = True
     overlap: ClassVar[int] = 8
     size_multiple: ClassVar[int] = 8
@@ -82,31 +81,13 @@ class BilateralGrid(RestorationNetwork):
             embedding = self.mix(feature_statistics(features))
             presence = self.presence(embedding)
             degree = self.degree(embedding).view(-1, len(TYPES), len(DEGREES))
-        # The estimate steers, but restoration must not bend it: probabilities stay calibrated.
-        remove = torch.sigmoid(presence.detach())
-        free = torch.zeros_like(remove[:, :1])
         return {
             "presence": presence,
             "degree": degree,
             "embedding": embedding,
             "features": features,
-            "remove": torch.cat([remove, free], 1),
+            "remove": by_estimate(presence),
         }
-
-    def instruct(self, context: Context, types: Sequence[str]) -> Context:
-        """The same context, with the instruction to remove these types of damage and leave the rest.
-
-        Args:
-            context: From :meth:`analyse`.
-            types: Degradation types (``haze``, ...).
-
-        Raises:
-            UnknownNameError: Not a degradation type.
-        """
-        wanted = [check_name(t, TYPES, "degradation type") for t in types]
-        flags = [float(t in wanted) for t in TYPES] + [1.0]
-        remove = context["remove"]
-        return {**context, "remove": torch.tensor(flags, dtype=remove.dtype, device=remove.device).expand_as(remove)}
 
     def forward(self, x: torch.Tensor, context: Context | None = None) -> torch.Tensor:
         """See :meth:`RestorationNetwork.forward`."""

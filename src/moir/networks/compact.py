@@ -21,13 +21,14 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from moir.base.names import DEGREES, TYPES, check_name
+from moir.base.names import DEGREES, TYPES
 from moir.layers.padding import pad_to_multiple
 from moir.layers.views import feature_statistics, native_crops, thumbnail, view_features
-from moir.networks.base import Context, RestorationNetwork, build, check_pictures
+from moir.networks.base import Context, build, check_pictures
+from moir.networks.instructed import InstructedNetwork, by_estimate
 
 
-class Compact(RestorationNetwork):
+class Compact(InstructedNetwork):
     """Residual U-net on three scales (1/2, 1/4, 1/8) with an estimator that steers it.
 
     Context (:meth:`analyse`):
@@ -45,7 +46,6 @@ class Compact(RestorationNetwork):
         estimator_width: Channels of the estimator's first convolution.
     """
 
-    estimates = True
     size_multiple = 8
     overlap = 64
 
@@ -105,30 +105,12 @@ class Compact(RestorationNetwork):
         """See :meth:`RestorationNetwork.analyse`; the tensors are listed in the class docstring."""
         check_pictures(x)
         presence, degree, embedding = self.estimator(x)
-        # The estimate steers, but restoration must not bend it: probabilities stay calibrated.
-        remove = torch.sigmoid(presence.detach())
-        free = torch.zeros_like(remove[:, :1])
         return {
             "presence": presence,
             "degree": degree,
             "embedding": embedding,
-            "remove": torch.cat([remove, free], 1),
+            "remove": by_estimate(presence),
         }
-
-    def instruct(self, context: Context, types: Sequence[str]) -> Context:
-        """The same context, with the instruction to remove these types of damage and leave the rest.
-
-        Args:
-            context: From :meth:`analyse`.
-            types: Degradation types (``rain``, ...).
-
-        Raises:
-            UnknownNameError: Not a degradation type.
-        """
-        wanted = [check_name(t, TYPES, "degradation type") for t in types]
-        flags = [float(t in wanted) for t in TYPES] + [1.0]
-        remove = context["remove"]
-        return {**context, "remove": torch.tensor(flags, dtype=remove.dtype, device=remove.device).expand_as(remove)}
 
     def forward(self, x: torch.Tensor, context: Context | None = None) -> torch.Tensor:
         """See :meth:`RestorationNetwork.forward`."""

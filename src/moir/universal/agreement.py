@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from moir.base.names import TYPES, check_name
+from moir.networks.instructed import instruction
 from moir.universal.router import Route, prune
 from moir.universal.tree import Tree
 
@@ -104,13 +105,3 @@ class Agreement(nn.Module):
         expert = self.table[leaf, level]
         remove = torch.where(self.is_told[expert][:, None], self.told[expert].to(otherwise), otherwise)
         return {"expert": expert, "remove": remove}
-
-
-def instruction(types: Sequence[str]) -> torch.Tensor:
-    """Which types to remove, and a last 1, (8,), as the shared network takes it.
-
-    Examples:
-        >>> instruction(["noise", "haze"]).tolist()
-        [1.0, 0.0, 1.0, 0.0, 0.0, 0.0, 0.0, 1.0]
-    """
-    return torch.tensor([float(type_ in types) for type_ in TYPES] + [1.0])

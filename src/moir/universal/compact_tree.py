@@ -17,8 +17,9 @@ from moir.base.names import TYPES, check_name
 from moir.networks.base import PLACE, Context, RestorationNetwork, build, check_pictures, recall, select
 from moir.networks.bilateral_grid import BilateralGrid
 from moir.networks.compact import Compact
+from moir.networks.instructed import instruction
 from moir.universal.accelerated_tree import AcceleratedTree
-from moir.universal.agreement import Agreement, instruction
+from moir.universal.agreement import Agreement
 from moir.universal.compact_extractor import CompactExtractor
 from moir.universal.composed_expert import CERTAINTY, DECISIONS, SCENE, ComposedExpert, scene_context, weighed
 from moir.universal.expert_form import own_names

@@ -16,7 +16,7 @@ from moir.base.errors import InvalidValueError
 from moir.base.names import TYPES, check_name
 from moir.networks.base import PLACE, Context, RestorationNetwork, recall
 from moir.networks.bilateral_grid import BilateralGrid
-from moir.universal.agreement import instruction
+from moir.networks.instructed import instruction
 
 SCENE = "scene_"
 """What the names of the grid's own decisions begin with in the context of a tree."""

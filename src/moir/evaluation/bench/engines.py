@@ -89,13 +89,16 @@ def compiled(network: RestorationNetwork, device: str, precision: str) -> Run:
     What is returned raises InvalidValueError where the network cannot be compiled, or there is no C++ compiler.
     """
     engine = Engine(network, device, precision, tile=None, engine="plain")
-    engine.network.forward = torch.compile(engine.network.forward, dynamic=False)  # type: ignore[method-assign]
     through = _through(engine)
+    uncompiled = engine.network.forward
 
     def run(x: torch.Tensor) -> torch.Tensor:
+        if engine.network.forward == uncompiled:
+            through(x)  # what is made when it is first needed (experts) must not be made inside the compiler
+            engine.network.forward = torch.compile(uncompiled, dynamic=False)  # type: ignore[method-assign]
         try:
             return through(x)
-        except RuntimeError as error:
+        except (RuntimeError, AssertionError) as error:  # generated code asserts layouts
             reason = str(error).strip().splitlines()[0]
             raise InvalidValueError(f"torch.compile failed ({reason}); leave the engine 'compile' out") from error
 
