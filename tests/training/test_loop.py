@@ -8,12 +8,15 @@ from moir import load
 from moir.base.errors import CheckpointError, RecipeError, TrainingError
 from moir.checkpoints import read_tensors
 from moir.models import create_model, load_model
+from moir.networks.base import select
+from moir.networks.instructed import instruction
 from moir.training import load_recipe
 from moir.training import loop as loop_module
 from moir.training.data import DamagedPatches, load_pictures
 from moir.training.loop import train, update_average
 from moir.training.losses import charbonnier, degree_loss, fft_loss, terms
 from moir.training.recipe import Loss
+from moir.training.teacher import Teacher
 
 
 def test_a_run_writes_weights_that_load_and_pictures_to_look_at(recipe, tmp_path):
@@ -176,6 +179,21 @@ def test_a_network_learns_from_a_teacher_alone(recipe_file, tmp_path):
     assert near < far
     with pytest.raises(RecipeError, match="go together"):
         load_recipe(recipe_file, {"model.teacher": teacher})
+
+
+@torch.inference_mode()
+def test_a_teacher_hears_each_instruction():
+    tree, _ = load_model("unirestorer_compact")
+    teacher = Teacher("unirestorer_compact", torch.device("cpu"))
+    x = torch.rand(3, 3, 64, 64, generator=torch.Generator().manual_seed(1))  # noise, if nothing is said
+    remove = torch.stack([instruction(["rain"]), torch.zeros(8), instruction(["rain"])])
+    context = tree.analyse(x)
+    told = tree.instruct(context, ["rain"])
+    taught = teacher(x, remove)
+    for row, own in enumerate((told, context, told)):
+        alone = tree(x[row : row + 1], select(own, [row])).clamp(0, 1)
+        assert torch.allclose(taught[row : row + 1], alone, atol=1e-5)
+    assert not torch.equal(told["expert"], context["expert"])
 
 
 def test_distillation_compares_with_the_teacher(recipe):

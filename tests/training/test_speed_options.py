@@ -22,6 +22,7 @@ from moir.training.meter import LossMeter
 from moir.training.optimisers import Muon, make_optimiser, settle
 from moir.training.recipe import Data, Optimiser
 from moir.training.recompute import recompute_blocks
+from moir.training.start import lay_out
 
 CPU = torch.device("cpu")
 
@@ -44,7 +45,7 @@ def relative(a, b):
 def test_faster_forms_are_the_same_function(name):
     torch.manual_seed(0)
     network = create_model(name).train()
-    loop_module.lay_out(network)
+    lay_out(network)
     with torch.no_grad():
         for parameter in network.parameters():
             parameter.add_(0.05 * torch.randn(parameter.shape))
@@ -287,7 +288,7 @@ def test_fused_adamw_takes_the_same_steps():
 
 def test_moments_from_a_file_are_laid_out_like_their_weights():
     conv = nn.Conv2d(4, 4, 3)
-    loop_module.lay_out(conv)
+    lay_out(conv)
     fused = make_optimiser(conv, Optimiser(), fused=True)
     moment = torch.randn(4, 4, 3, 3)  # as a file gives it: contiguous
     fused.state[conv.weight] = {"step": torch.tensor(3.0), "exp_avg": moment, "exp_avg_sq": moment.square()}

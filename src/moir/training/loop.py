@@ -21,7 +21,7 @@ from moir.base.extras import needs_extra
 from moir.base.files import write_text
 from moir.checkpoints import Card, write_tensors
 from moir.checkpoints.card import sha256_of
-from moir.models import create_model, load_model
+from moir.models import create_model
 from moir.networks.base import Context, RestorationNetwork
 from moir.runtime.device import choose_device, mixed_precision
 from moir.training.data import DamagedPatches, Stream, collate, generator_of, load_pictures, on_device
@@ -34,8 +34,9 @@ from moir.training.plots import draw_curves, draw_usage
 from moir.training.recipe import Recipe
 from moir.training.recompute import recompute_blocks
 from moir.training.schedule import learning_rate, schedule_of
-from moir.training.start import freeze, start_from, trained_part
+from moir.training.start import freeze, lay_out, start_from, trained_part
 from moir.training.state import load_state, save_state
+from moir.training.teacher import Teacher
 from moir.training.usage import ExpertCounter, write_usage
 from moir.training.validation import Validator
 
@@ -125,7 +126,7 @@ def train(
         log.info("%d layers in faster forms", use_faster_forms(network))
     if recipe.speed.recompute:
         log.info("%d blocks are recomputed", recompute_blocks(network))
-    teacher = None if recipe.model.teacher is None else _Pass(_teacher(recipe.model.teacher, accelerator.device))
+    teacher = None if recipe.model.teacher is None else Teacher(recipe.model.teacher, accelerator.device)
     whole = _Pass(network)
     if recipe.speed.compile:
         whole.compile()
@@ -176,7 +177,7 @@ def train(
             # Gradients are exchanged between processes only once per step.
             with nullcontext() if last else accelerator.no_sync(pass_), accelerator.autocast():
                 output, context = pass_(x, sample["remove"])
-                taught = None if teacher is None else _taught(teacher, x, sample["remove"])
+                taught = None if teacher is None else teacher(x, sample["remove"])
                 found = terms(network, output.float(), context, sample, recipe.loss, taught)
             meter.add(step, rate, found)
             if main:
@@ -233,20 +234,6 @@ def _samples(recipe: Recipe) -> DamagedPatches | PairPatches:
     return open_pairs(recipe.data, recipe.seed)
 
 
-def _teacher(weights: str, device: torch.device) -> RestorationNetwork:
-    network, _ = load_model(weights)
-    network = network.to(device).eval().requires_grad_(False)
-    lay_out(network)
-    return network
-
-
-@torch.no_grad()
-def _taught(teacher: "_Pass", x: torch.Tensor, remove: torch.Tensor) -> torch.Tensor:
-    """What the teacher makes of a batch, told the same where anything was told; float32, clamped to [0, 1]."""
-    restored: torch.Tensor = teacher(x, remove)[0]
-    return restored.float().clamp(0, 1)
-
-
 class _Pass(nn.Module):
     """Estimate and restore in one call, which is what gradient exchange between processes needs."""
 
@@ -261,13 +248,6 @@ class _Pass(nn.Module):
         # On instructed samples the instruction takes the place of the network's own estimate.
         context["remove"] = torch.where(remove[:, -1:] > 0, remove, context["remove"])
         return self.network(x, context), context
-
-
-def lay_out(network: nn.Module) -> None:
-    """Put the weights of convolutions channels-last; ``Module.to`` would stumble over tensors of five dimensions."""
-    for tensor in [*network.parameters(), *network.buffers()]:
-        if tensor.dim() == 4:
-            tensor.data = tensor.data.to(memory_format=torch.channels_last)
 
 
 @torch.no_grad()

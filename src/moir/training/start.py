@@ -1,9 +1,10 @@
-"""Weights to start from: moir's own, or another program's checkpoint."""
+"""A network made ready to train: weights to start from, what stays as it is, the layout of its weights."""
 
 import os
 from collections.abc import Sequence
 from fnmatch import fnmatchcase
 
+import torch
 from torch import nn
 
 from moir.adapters import attached
@@ -63,3 +64,10 @@ def trained_part(network: nn.Module) -> nn.Module:
     """What training changes: the adapters, where any are attached, and otherwise the network itself."""
     own = [placement.adapter for attachment in attached(network).values() for placement in attachment.placements]
     return nn.ModuleList(own) if own else network
+
+
+def lay_out(network: nn.Module) -> None:
+    """Put the weights of convolutions channels-last; ``Module.to`` would stumble over tensors of five dimensions."""
+    for tensor in [*network.parameters(), *network.buffers()]:
+        if tensor.dim() == 4:
+            tensor.data = tensor.data.to(memory_format=torch.channels_last)
