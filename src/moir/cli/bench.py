@@ -82,13 +82,16 @@ def _show(rows: "list[Row]") -> None:
     from rich.console import Console
     from rich.table import Table
 
-    shown = Table("model", "engine", box=None, pad_edge=False)
+    shown = Table("engine", box=None, pad_edge=False)
     for column in ("median\nms", "min\nms", "memory\nMB", "ratio", "PSNR\ndB", "of\npeak"):
         shown.add_column(column, justify="right")
+    before = None
     for row in rows:
+        if before != (row.model, row.size):  # a line of its own: names are long, and lines of terminals are short
+            before = (row.model, row.size)
+            shown.add_row(f"[bold]{row.model} {row.size}[/bold]")
         shown.add_row(
-            f"{row.model} {row.size}",
-            f"{row.engine} {row.precision}",
+            f"  {row.engine} {row.precision}",
             f"{1000 * row.median_s:.1f}",
             f"{1000 * row.min_s:.1f}",
             _number(row.peak_mb, 0),
