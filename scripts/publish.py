@@ -66,7 +66,7 @@ def main() -> None:
     target = WEIGHTS / f"{made.name}.safetensors"
     own = {name: tensor for name, tensor in small.items() if not name.startswith(tuple(made.parts))}
     write_tensors(target, own, overwrite=True)
-    compute = {**words.pop("compute"), **made.compute, "samples": words.pop("samples", made.compute["samples"])}
+    compute = {**made.compute, **words.pop("compute"), "samples": words.pop("samples", made.compute["samples"])}
     card = replace(
         made,
         **words,
