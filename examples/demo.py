@@ -27,7 +27,7 @@ SCENES = (
     ("rain", data.astronaut, (0, 90), "rain:streaks=heavy"),
     ("haze", data.coffee, (60, 180), "haze:landscape=medium"),
     ("JPEG, quality 12", data.chelsea, (0, 90), "jpeg=12"),
-    ("darkness", data.coffee, (60, 180), "lowlight:paper=medium"),
+    ("darkness", data.coffee, (60, 180), "lowlight:exposure=heavy"),
     ("snow", data.astronaut, (0, 90), "snow=heavy"),
     ("haze, noise and rain", data.chelsea, (0, 90), "H-N-R=light"),
 )
