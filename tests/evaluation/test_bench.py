@@ -16,6 +16,7 @@ from moir.evaluation.bench.memory import peak_of
 from moir.evaluation.bench.models import open_model
 from moir.evaluation.cost import count_macs, example
 from moir.metrics import psnr
+from moir.models import create_model
 
 
 @pytest.fixture
@@ -188,3 +189,19 @@ def test_impossible_overheads():
         list(room.overhead(["test_unte"]))
     with pytest.raises(InvalidValueError, match="at least"):
         list(room.overhead(["test_unet"], size=0))
+
+
+def test_what_is_made_when_it_is_needed_is_made_outside_the_compiler(monkeypatch):
+    network, restored = create_model("test_unet"), []
+    network.register_forward_hook(lambda *_: restored.append(True))
+    before = []
+
+    def compile_(forward, dynamic):
+        before.append(len(restored))
+        return lambda *given: forward(*given)
+
+    monkeypatch.setattr(torch, "compile", compile_)
+    run = engines_module.compiled(network, "cpu", "float32")
+    first, second = (run(torch.full((1, 3, 16, 16), 0.5)) for _ in range(2))
+    assert before == [1]  # compiled once, after the module itself restored once
+    assert torch.equal(first, second)
