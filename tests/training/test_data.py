@@ -49,6 +49,21 @@ def test_samples_say_what_was_done(patches):
     assert clean > 0
 
 
+def test_scenes_show_a_picture_nearly_whole():
+    down, across = torch.meshgrid(torch.linspace(0, 1, 90), torch.linspace(0, 1, 140), indexing="ij")
+    where = (torch.stack([down, across, across]) * 255).to(torch.uint8)  # each pixel says where it is
+    damage = Damage(clean=1, stored=0)
+    spans = {}
+    for share in (0.0, 1.0):
+        data = Data(folders=["x"], patch=32, instruct=0, damage=damage, scenes=share, shrunk=0)
+        patches = DamagedPatches([where], data, seed=0)
+        targets = torch.stack([patches[number]["target"][:2] for number in range(40)])
+        spans[share] = targets.amax((2, 3)) - targets.amin((2, 3))
+    assert spans[1.0].min() > 0.7
+    assert spans[1.0].max() > 0.95
+    assert spans[0.0].max() < 0.45
+
+
 def test_an_instruction_leaves_the_other_damage(photograph):
     damage = Damage(clean=0, single=1, named=0, types={"haze": 1}, levels={"heavy": 1}, stored=0)
     data = Data(folders=["x"], patch=32, instruct=1, damage=damage)

@@ -30,6 +30,9 @@ Sample = dict[str, torch.Tensor]
 CLEAN_PATCH, RECORDS = "clean", "records"
 """What a sample holds in place of input and target, if the device shall damage it: the patch, the records of both."""
 
+LEAST_SCENE = 0.75
+"""Least share of each side of a picture that counts as its scene (``data.scenes``)."""
+
 
 def generator_of(seed: int, *key: int) -> torch.Generator:
     """A stream of random numbers of its own for every key (a sample's number, an epoch, ...) of a run."""
@@ -128,7 +131,7 @@ class DamagedPatches(Dataset[Sample]):
         params = self._pipeline(index).sample(generator)
         remove = torch.zeros(len(TYPES) + 1)
         left: list[Params] = []
-        if torch.rand((), generator=generator).item() < self.data.instruct:
+        if _uniform(generator) < self.data.instruct:
             flags = self._told() if self.data.told else self._instruction(params, generator)
             remove = torch.cat([flags, torch.ones(1)])
             left = [p for p in params if not flags[TYPES.index(p.type)]]
@@ -157,24 +160,30 @@ class DamagedPatches(Dataset[Sample]):
     def _patch(self, generator: torch.Generator) -> torch.Tensor:
         """A random patch of a random picture at a random scale, flipped and turned; (3, P, P), [0, 1]."""
         side = self.data.patch
+        picture = self.pictures[_integer(len(self.pictures), generator)]
+        height, width = self._window(picture.shape[-2], picture.shape[-1], generator)
+        top = _integer(picture.shape[-2] - height + 1, generator)
+        left = _integer(picture.shape[-1] - width + 1, generator)
+        patch = picture[:, top : top + height, left : left + width].float() / 255
+        if (height, width) != (side, side):
+            patch = F.interpolate(patch[None], size=(side, side), mode="bilinear", antialias=True)[0]
+        patch = torch.rot90(patch, _integer(4, generator), (1, 2)) if _integer(4, generator) == 0 else patch
+        return patch.flip(2).contiguous() if _integer(2, generator) else patch.contiguous()
 
-        def integer(bound: int) -> int:
-            return int(torch.randint(bound, (), generator=generator).item())
-
-        picture = self.pictures[integer(len(self.pictures))]
-        height, width = picture.shape[-2:]
+    def _window(self, height: int, width: int, generator: torch.Generator) -> tuple[int, int]:
+        """How much of a picture a patch shows: height and width, pixels."""
+        side = self.data.patch
+        # Nothing is drawn where there are no scenes, so that the stream of runs without them is what it always was.
+        if self.data.scenes > 0 and _uniform(generator) < self.data.scenes:
+            shares = [LEAST_SCENE + (1 - LEAST_SCENE) * _uniform(generator) for _ in range(2)]
+            return max(side, round(shares[0] * height)), max(side, round(shares[1] * width))
         smallest = max(self.data.smallest_scale, side / min(height, width))
         # Some patches at full resolution, the others shrunk, so that some hold a whole scene.
         scale = 1.0
-        if torch.rand((), generator=generator).item() < self.data.shrunk:
-            scale = smallest + (1 - smallest) * torch.rand((), generator=generator).item()
+        if _uniform(generator) < self.data.shrunk:
+            scale = smallest + (1 - smallest) * _uniform(generator)
         window = min(round(side / scale), height, width)
-        top, left = integer(height - window + 1), integer(width - window + 1)
-        patch = picture[:, top : top + window, left : left + window].float() / 255
-        if window != side:
-            patch = F.interpolate(patch[None], size=(side, side), mode="bilinear", antialias=True)[0]
-        patch = torch.rot90(patch, integer(4), (1, 2)) if integer(4) == 0 else patch
-        return patch.flip(2).contiguous() if integer(2) else patch.contiguous()
+        return window, window
 
     def _told(self) -> torch.Tensor:
         return torch.tensor([float(type_ in self.data.told) for type_ in TYPES])
@@ -184,10 +193,18 @@ class DamagedPatches(Dataset[Sample]):
         """Which types to remove: some of those that are there, now and then one that is not; (7,)."""
         flags = torch.zeros(len(TYPES))
         for p in params:
-            flags[TYPES.index(p.type)] = float(torch.rand((), generator=generator).item() < 0.6)
-        if flags.sum() == 0 or torch.rand((), generator=generator).item() < 0.15:
-            flags[int(torch.randint(len(TYPES), (), generator=generator).item())] = 1
+            flags[TYPES.index(p.type)] = float(_uniform(generator) < 0.6)
+        if flags.sum() == 0 or _uniform(generator) < 0.15:
+            flags[_integer(len(TYPES), generator)] = 1
         return flags
+
+
+def _integer(bound: int, generator: torch.Generator) -> int:
+    return int(torch.randint(bound, (), generator=generator).item())
+
+
+def _uniform(generator: torch.Generator) -> float:
+    return torch.rand((), generator=generator).item()
 
 
 def _shares(weights: Mapping[str, float]) -> dict[str, float]:

@@ -153,6 +153,9 @@ class Data(Section):
     """Only with ``folders``: pictures are shrunk by a random factor down to this, never below the patch size."""
     shrunk: Share = 0.5
     """Only with ``folders``: share of patches from shrunk pictures, which show more of a scene."""
+    scenes: Share = 0.0
+    """Only with ``folders``: share of patches that show a picture nearly whole (three quarters of each side or more),
+    pressed into the patch as into a thumbnail; of the others ``shrunk`` are from shrunk pictures."""
     instruct: Share = 0.1
     """Only with ``folders``: share of samples on which the network is told what to remove, and must leave the rest."""
     told: list[str] = []
@@ -187,7 +190,7 @@ class Data(Section):
             raise ValueError(f"the mixture {self.mixture!r} needs root, the folder below which its data sets lie")
         if self.root and not self.mixture:
             raise ValueError(f"root {self.root!r} is for a mixture; leave it out, or name the mixture")
-        of_folders = ("smallest_scale", "shrunk", "instruct", "told", "damage", "curriculum", "device_degradation")
+        of_folders = ("smallest_scale", "shrunk", "scenes", "instruct", "told", "damage", "curriculum", "device_degradation")
         for name in () if self.folders else of_folders:
             if getattr(self, name) != Data.model_fields[name].default:
                 raise ValueError(f"{name} is for clean pictures (folders) and does nothing to pairs; leave it out")
