@@ -1,8 +1,9 @@
 """Tiles against the whole picture: how far apart they are, with one decision shared by all tiles, and without.
 
-    python benchmarks/speed/tiles.py [--models compact moce_ir_s ...] [--side 320] [--tile 192]
+    python benchmarks/speed/tiles.py [--cases compact moce_ir_s ...] [--side 320] [--tile 192]
 
-For each network, on a photograph with noise: the PSNR between what tiles give and what the whole picture gives
+For each network, on a damaged photograph (noise, where nothing else is said): the PSNR between what tiles give and what
+the whole picture gives
 
 - `shared`: as the runtime does it, with the decision made once (`analyse`), what layers measure on the whole picture
   measured once, on a sample of it (`measure`, `moir.runtime.sample`), and tiles that know where they lie (PromptIR);
@@ -11,20 +12,23 @@ For each network, on a photograph with noise: the PSNR between what tiles give a
 
 and `change`, the PSNR between the restored picture and its input: a network that changes nothing would agree with
 itself in any tiles, so `shared` must be read beside it. Shipped weights where there are any; otherwise random ones, the
-published depths with a width that a CPU can do, and residual branches that begin at zero switched on. The exact mode
-(`tile=None`) is the whole picture itself; its memory and time are in large_pictures.py (`--tile none`).
+published depths with a width that a CPU can do, and residual branches that begin at zero switched on. The tree of
+experts is told what is there, so that each of its ways is seen: one network, several one after the other, the grid. The
+exact mode (`tile=None`) is the whole picture itself; its memory and time are in large_pictures.py (`--tile none`).
 """
 
 import argparse
 import json
 import time
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from skimage import data
 
 import moir
+from moir import degrade
 from moir.metrics import psnr
 from moir.models import shipped
 from moir.networks.base import Context, RestorationNetwork
@@ -32,18 +36,41 @@ from moir.runtime.pipeline import Forward, TilePipeline
 from moir.runtime.sample import mosaic
 from moir.runtime.tiling import plan
 
-NETWORKS: Mapping[str, dict[str, Any]] = {
-    "compact": {},
-    "moce_ir_s": {},
-    "restormer": {"dim": 16},
-    "nafnet": {"width": 16},
-    "promptir": {"dim": 16},
-    "retinexformer": {"n_feat": 16},
+
+@dataclass(frozen=True)
+class Case:
+    """A network and what it is given.
+
+    Attributes:
+        model: Its name.
+        options: What makes it narrower than published; depth, and so the field of view, is as published.
+        damage: What is done to the photograph, as for `moir degrade`.
+        types: What the network is told to remove; empty: it is told nothing.
+    """
+
+    model: str
+    options: Mapping[str, Any] = field(default_factory=dict)
+    damage: tuple[str, ...] = ("noise=25",)
+    types: tuple[str, ...] = ()
+
+
+TREE = "unirestorer_compact"
+
+CASES: Mapping[str, Case] = {
+    "compact": Case("compact"),
+    "tree-noise": Case(TREE, types=("noise",)),
+    "tree-haze": Case(TREE, damage=("haze=medium",), types=("haze",)),
+    "tree-noise-haze": Case(TREE, damage=("haze=medium", "noise=25"), types=("noise", "haze")),
+    "tree-lowlight": Case(TREE, damage=("lowlight=medium",), types=("lowlight",)),
+    "moce_ir_s": Case("moce_ir_s"),
+    "restormer": Case("restormer", {"dim": 16}),
+    "nafnet": Case("nafnet", {"width": 16}),
+    "promptir": Case("promptir", {"dim": 16}),
+    "retinexformer": Case("retinexformer", {"n_feat": 16}),
 }
-"""Networks and the options that make them narrower than published; depth, and so the field of view, is as published."""
 
 
-def open_network(name: str, options: dict[str, Any]) -> tuple[RestorationNetwork, str]:
+def open_network(name: str, options: Mapping[str, Any]) -> tuple[RestorationNetwork, str]:
     """The network and what its weights are."""
     if name in shipped():
         return moir.load(name, device="cpu", precision="float32").engine.network, "shipped"
@@ -55,21 +82,28 @@ def open_network(name: str, options: dict[str, Any]) -> tuple[RestorationNetwork
     return network, "random" + "".join(f", {key} {value}" for key, value in options.items())
 
 
-def picture(side: int) -> torch.Tensor:
-    """A photograph with noise of sigma 25, (1, 3, side, side)."""
+def picture(side: int, damage: tuple[str, ...]) -> torch.Tensor:
+    """A photograph with damage, (1, 3, side, side)."""
     pixels = torch.from_numpy(data.astronaut()[:side, :side].copy()).permute(2, 0, 1)[None].float() / 255
-    return (pixels + 25 / 255 * torch.randn(pixels.shape, generator=torch.Generator().manual_seed(0))).clamp(0, 1)
+    generator = torch.Generator().manual_seed(0)
+    return degrade.apply(pixels, [[params for spec in damage for params in degrade.parse(spec).sample(generator)]])
 
 
 @torch.inference_mode()
-def measure(name: str, options: dict[str, Any], side: int, tile: int) -> dict[str, Any]:
-    """One network's figures."""
-    network, weights = open_network(name, options)
+def measure(name: str, side: int, tile: int) -> dict[str, Any]:
+    """One case's figures."""
+    case = CASES[name]
+    network, weights = open_network(case.model, case.options)
     smallest = 2 * network.overlap + network.size_multiple
     tile = max(tile, smallest) // network.size_multiple * network.size_multiple
-    x = picture(side)
+    x = picture(side, case.damage)
     began = time.perf_counter()
-    context = network.analyse(x)
+
+    def decided(part: torch.Tensor) -> Context:
+        context = network.analyse(part)
+        return network.instruct(context, case.types) if case.types else context
+
+    context = decided(x)
     whole = network(x, context).clamp(0, 1)
     sampled = network.measure(mosaic(x, tile, network.size_multiple), context)
     measured = network.measure(x, context)
@@ -81,11 +115,12 @@ def measure(name: str, options: dict[str, Any], side: int, tile: int) -> dict[st
 
     shared = tiled(lambda part, known, _: network(part, known), sampled)
     exact = tiled(lambda part, known, _: network(part, known), measured)
-    alone = tiled(lambda part, _, __: network(part), {})
+    alone = tiled(lambda part, _, __: network(part, decided(part)), {})
     error = (shared - whole).abs().max().item()
     return {
-        "model": name,
+        "case": name,
         "weights": weights,
+        "restored_by": [expert for expert, _ in network.account(context) or []],
         "side": side,
         "tile": tile,
         "tiles": division.count,
@@ -102,12 +137,12 @@ def measure(name: str, options: dict[str, Any], side: int, tile: int) -> dict[st
 def main() -> None:
     """Measure, one JSON object per network."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--models", nargs="+", default=list(NETWORKS), choices=list(NETWORKS))
+    parser.add_argument("--cases", nargs="+", default=list(CASES), choices=list(CASES))
     parser.add_argument("--side", type=int, default=320)
     parser.add_argument("--tile", type=int, default=192)
     options = parser.parse_args()
-    for name in options.models:
-        print(json.dumps(measure(name, NETWORKS[name], options.side, options.tile)), flush=True)
+    for name in options.cases:
+        print(json.dumps(measure(name, options.side, options.tile)), flush=True)
 
 
 if __name__ == "__main__":

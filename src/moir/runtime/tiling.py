@@ -2,8 +2,8 @@
 
 Tiles of one plan have one size, and their positions are multiples of the network's size multiple, so that every tile
 sees the same grid as the whole picture. Where two neighbours overlap, what lies near a tile's border, and so lacks
-context, is thrown away; in the middle of the overlap they are blended with sin^2 and cos^2 weights, which sum to 1, so
-that no sum of weights need be kept.
+context, is thrown away; in the middle of the overlap they are blended over a few pixels with sin^2 and cos^2 weights,
+which sum to 1, so that no sum of weights need be kept.
 """
 
 import math
@@ -13,6 +13,9 @@ from dataclasses import dataclass
 import torch
 
 from moir.base.errors import InvalidValueError
+
+BLEND = 16
+"""Over how many pixels neighbours fade into each other, at most. The fewer, the more of the overlap is context."""
 
 
 @dataclass(frozen=True)
@@ -77,7 +80,7 @@ def spans(length: int, tile: int, overlap: int, multiple: int) -> list[Span]:
     stops = [min(length, start + size * multiple) for start in starts]
     shared = [stop - start for stop, start in zip(stops, starts[1:], strict=False)]
     return [
-        Span(start, stop, before, after, max(1, overlap // 2))
+        Span(start, stop, before, after, max(1, min(BLEND, overlap // 2)))
         for start, stop, before, after in zip(starts, stops, [0, *shared], [*shared, 0], strict=True)
     ]
 

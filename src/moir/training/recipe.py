@@ -190,7 +190,16 @@ class Data(Section):
             raise ValueError(f"the mixture {self.mixture!r} needs root, the folder below which its data sets lie")
         if self.root and not self.mixture:
             raise ValueError(f"root {self.root!r} is for a mixture; leave it out, or name the mixture")
-        of_folders = ("smallest_scale", "shrunk", "scenes", "instruct", "told", "damage", "curriculum", "device_degradation")
+        of_folders = (
+            "smallest_scale",
+            "shrunk",
+            "scenes",
+            "instruct",
+            "told",
+            "damage",
+            "curriculum",
+            "device_degradation",
+        )
         for name in () if self.folders else of_folders:
             if getattr(self, name) != Data.model_fields[name].default:
                 raise ValueError(f"{name} is for clean pictures (folders) and does nothing to pairs; leave it out")

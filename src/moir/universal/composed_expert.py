@@ -71,13 +71,6 @@ class Part:
             return f"({words_of(self.steps)})"
         return "grid" if self.expert is None else str(self.expert)
 
-    @property
-    def depth(self) -> int:
-        """How many networks are one after the other; the grid, which sees no neighbours, counts nothing."""
-        if self.steps:
-            return sum(max(part.depth for part in step) for step in self.steps)
-        return 0 if self.expert is None else 1
-
     def all(self) -> "list[Part]":
         """The experts and grids that it is made of."""
         return [part for step in self.steps for inner in step for part in inner.all()] if self.steps else [self]

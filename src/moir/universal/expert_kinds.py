@@ -33,10 +33,6 @@ from moir.universal.foreign_expert import SPANDREL, SpandrelExpert, spandrel_exp
 Form = Mapping[str, Any]
 """Plain values that say of which kind an expert is; see the module's text."""
 
-FARTHER = 24
-"""How much more tiles overlap for each further network in a row, pixels. With two in a row tiles of noise and haze were
-68 dB from the whole picture (56 with the overlap of one), and tiles of 192 pixels are still possible."""
-
 ADAPTER = "adapter"
 """The name of the attachment in an expert that is an adapter."""
 
@@ -206,10 +202,6 @@ class Composed(ExpertKind):
     def assembled(self, base: Compact, own: nn.Module) -> RestorationNetwork:
         """It is made of other experts, so the tree makes it."""
         raise InvalidValueError(f"{self.words}: made of other experts of its tree; ask the tree for it")
-
-    def tiling(self, own: nn.Module) -> tuple[int, int]:
-        """See :meth:`ExpertKind.tiling`: networks one after the other see farther."""
-        return Compact.size_multiple, Compact.overlap + FARTHER * max(0, Part(steps=self.steps).depth - 1)
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,9 @@ from moir.training.schedule import WARMUP, Schedule
 
 Steps = Annotated[int, Field(ge=0)]
 
+Report = Callable[[int, int, dict[str, float]], None]
+"""Takes steps done, all steps, and the terms of the loss."""
+
 STAGES = ("extractor", "cluster", "experts", "router")
 
 
@@ -141,47 +144,68 @@ class RouterStage(Section):
     """Weight of equation 8, as published: 0.01."""
 
 
-class TreeRecipe(Section):
-    """One training of extractor, tree, experts and router for a shared network."""
+class OnCleanPictures(Section):
+    """What is trained here on clean pictures that are damaged on the fly."""
 
     name: str
-    base: str = "compact"
-    """Weights of the shared network, which stays as it is: it is the coarsest expert."""
-    scene: str | None = None
-    """Weights of a bilateral grid that experts may be made of (``recipes/bilateral_grid.yaml``); it stays as it is."""
-    stage: Literal["extractor", "cluster", "experts", "router", "all"] = "all"
-    """Which stage to run; ``all``: one after the other."""
     data: Data
     """Clean pictures, damaged on the fly; ``patch`` is set by each stage."""
-    extractor: ExtractorStage = ExtractorStage()
-    cluster: ClusterStage = ClusterStage()
-    experts: ExpertsStage = ExpertsStage()
-    router: RouterStage = RouterStage()
-    held_out: Validation = Validation()
-    """Pictures that are never trained on: the estimate is calibrated and the figures are drawn with them."""
     seed: int = 0
-    save_every: Positive = 100
     log_every: Positive = 20
 
     @field_validator("data")
     @classmethod
     def _clean_pictures(cls, data: Data) -> Data:
         if not data.folders:
-            raise ValueError("a tree is trained on clean pictures that are damaged on the fly: give data.folders")
+            raise ValueError("trees and their routers learn from clean pictures that are damaged: give data.folders")
         return data
 
     def run(
         self, folder: str | Path, *, device: str | None = None, on_step: Callable[[Any], None] | None = None
     ) -> Path:
-        """Run the stage, or all of them; see :func:`moir.training.tree.stages.train_tree`.
+        """Train; see :func:`moir.training.tree.stages.train_tree` and :func:`moir.training.tree.rejoin.train_join`.
+
+        Args:
+            folder: Where everything is written.
+            device: The CPU, or None.
+            on_step: Called with a :class:`moir.training.loop.Progress` now and then.
+
+        Returns:
+            The weights.
 
         Raises:
             DeviceError: Another device than the CPU is asked for.
         """
+        if device not in (None, "cpu"):
+            raise DeviceError(
+                f"trees and their routers train on the CPU for now, not on {device!r}; leave the device out"
+            )
+        return self._train(folder, _reporter(on_step))
+
+    def _train(self, folder: str | Path, report: Report) -> Path:
+        raise NotImplementedError
+
+
+class TreeRecipe(OnCleanPictures):
+    """One training of extractor, tree, experts and router for a shared network."""
+
+    base: str = "compact"
+    """Weights of the shared network, which stays as it is: it is the coarsest expert."""
+    scene: str | None = None
+    """Weights of a bilateral grid that experts may be made of (``recipes/bilateral_grid.yaml``); it stays as it is."""
+    stage: Literal["extractor", "cluster", "experts", "router", "all"] = "all"
+    """Which stage to run; ``all``: one after the other."""
+    extractor: ExtractorStage = ExtractorStage()
+    cluster: ClusterStage = ClusterStage()
+    experts: ExpertsStage = ExpertsStage()
+    router: RouterStage = RouterStage()
+    held_out: Validation = Validation()
+    """Pictures that are never trained on: the estimate is calibrated and the figures are drawn with them."""
+    save_every: Positive = 100
+
+    def _train(self, folder: str | Path, report: Report) -> Path:
         from moir.training.tree.stages import train_tree
 
-        check_cpu(device)
-        report = reporter(on_step)
         return train_tree(self, folder, lambda _, *step: report(*step))
 
     def damage(self) -> Damage:
@@ -189,17 +213,7 @@ class TreeRecipe(Section):
         return self.data.damage
 
 
-def check_cpu(device: str | None) -> None:
-    """Refuse other devices than the CPU.
-
-    Raises:
-        DeviceError: It is one.
-    """
-    if device not in (None, "cpu"):
-        raise DeviceError(f"trees and their routers train on the CPU for now, not on {device!r}; leave the device out")
-
-
-def reporter(on_step: Callable[[Any], None] | None) -> Callable[[int, int, dict[str, float]], None]:
+def _reporter(on_step: Callable[[Any], None] | None) -> Report:
     """What takes steps done, all steps and the terms of the loss, and tells the caller of a run, with the time."""
     from moir.training.loop import Progress
 
