@@ -52,6 +52,20 @@ def test_the_second_step_is_the_mean_of_its_parts_on_what_the_first_made():
     assert not torch.allclose(grid(x, scene), grid(x, grid.instruct(scene, ["lowlight"])))
 
 
+def test_parts_count_by_their_weights():
+    haze = {"grid": ["haze"], "weight": 3}
+    network = made(forms={COMPOSED: {"parts": [[{"expert": 0, "told": ["haze"]}, haze]]}})
+    x = torch.rand(1, 3, 24, 24)
+    context = network.analyse(x)
+    other = network.base(x, network.base.instruct(context, ["haze"]))
+    grid = network.scene(x, network.scene.instruct(network.scene.analyse(x), ["haze"]))
+    torch.testing.assert_close(network.restore_with(COMPOSED, x, context), (other + 3 * grid) / 4)
+    assert network.words_of(COMPOSED) == "experts 0 + 3 x grid"
+    for weight in (0, -1, float("nan"), "two", True):
+        with pytest.raises(InvalidValueError, match="weight"):
+            made(forms={COMPOSED: {"parts": [[{**haze, "weight": weight}]]}})
+
+
 def test_a_picture_is_changed_as_far_as_its_damage_is_probable():
     dehaze = {"parts": [[{"grid": ["haze"]}]], "certainty": {"haze": [0.2, 0.6]}}
     derain = {"expert": 2, "told": ["rain"]}

@@ -38,38 +38,48 @@ class Part:
         steps: One after the other; empty: it is an expert or the grid.
         certainty: Of steps: how far they change what they are given, by how probable the damage is; see
             :class:`ComposedExpert`.
+        weight: What it counts in the mean of its step.
     """
 
     told: tuple[str, ...] = ()
     expert: int | None = None
     steps: "Steps" = ()
     certainty: "Ramps" = field(default_factory=dict)
+    weight: float = 1.0
 
     @classmethod
     def read(cls, form: Any) -> "Part":
         """Read ``{"expert": 1, "told": ["noise"]}``, ``{"grid": ["haze"]}``, or ``parts`` (and ``certainty``).
 
+        Each may have a ``weight``.
+
         Raises:
-            InvalidValueError: It is none of them.
+            InvalidValueError: It is none of them, or its weight is not above 0.
             UnknownNameError: Not a degradation type.
         """
-        keys = set(form) if isinstance(form, Mapping) else set()
+        keys = set(form) - {"weight"} if isinstance(form, Mapping) else set()
+        weight = form.get("weight", 1.0) if keys else 1.0
+        if not isinstance(weight, int | float) or isinstance(weight, bool) or not 0 < weight < float("inf"):
+            raise InvalidValueError(f"weight {weight!r} of the part {form!r}: give a number above 0")
         if {"parts"} <= keys <= {"parts", "certainty"}:
-            return cls(steps=read_steps(form["parts"]), certainty=read_ramps(form.get("certainty")))
+            steps, ramps = read_steps(form["parts"]), read_ramps(form.get("certainty"))
+            return cls(steps=steps, certainty=ramps, weight=float(weight))
         if keys == {"grid"} and form["grid"]:
             told, expert = form["grid"], None
         elif {"expert"} <= keys <= {"expert", "told"} and isinstance(form["expert"], int):
             told, expert = form.get("told") or (), form["expert"]
         else:
             raise InvalidValueError(f'{form!r} is no part of an expert, like {{"expert": 1, "told": ["noise"]}}')
-        return cls(tuple(check_name(str(name), TYPES, "degradation type") for name in told), expert)
+        names = tuple(check_name(str(name), TYPES, "degradation type") for name in told)
+        return cls(names, expert, weight=float(weight))
 
     @property
     def words(self) -> str:
         """For lists."""
+        name = "grid" if self.expert is None else str(self.expert)
         if self.steps:
-            return f"({words_of(self.steps)})"
-        return "grid" if self.expert is None else str(self.expert)
+            name = f"({words_of(self.steps)})"
+        return name if self.weight == 1 else f"{self.weight:g} x {name}"
 
     def all(self) -> "list[Part]":
         """The experts and grids that it is made of."""
@@ -77,15 +87,15 @@ class Part:
 
 
 Steps = tuple[tuple[Part, ...], ...]
-"""Steps, each of parts whose results are averaged."""
+"""Steps, each of parts whose results are averaged, by their weights."""
 
 
 def words_of(steps: Steps) -> str:
     """Steps for lists.
 
     Examples:
-        >>> words_of(read_steps([[{"expert": 1}], [{"expert": 3}, {"grid": ["haze"]}]]))
-        '1, then 3 + grid'
+        >>> words_of(read_steps([[{"expert": 1}], [{"expert": 3}, {"grid": ["haze"], "weight": 2}]]))
+        '1, then 3 + 2 x grid'
     """
     return ", then ".join(" + ".join(part.words for part in step) for step in steps)
 
@@ -157,7 +167,7 @@ class ComposedExpert(RestorationNetwork):
     def _run(self, steps: Steps, x: torch.Tensor, context: Context) -> torch.Tensor:
         for step in steps:
             made = [self._made(part, x, context) for part in step]
-            x = made[0] if len(made) == 1 else torch.stack(made).mean(0)
+            x = made[0] if len(made) == 1 else _mean(made, [part.weight for part in step])
         return x
 
     def _made(self, part: Part, x: torch.Tensor, context: Context) -> torch.Tensor:
@@ -185,6 +195,11 @@ class ComposedExpert(RestorationNetwork):
             return None
         made = {number: faster[number] or network for number, network in networks.items()}
         return ComposedExpert(self.steps, made, self.grid, self.certainty).eval()
+
+
+def _mean(results: Sequence[torch.Tensor], weights: Sequence[float]) -> torch.Tensor:
+    total = sum(weights)
+    return torch.stack([result * (weight / total) for result, weight in zip(results, weights, strict=True)]).sum(0)
 
 
 def weighed(weighing: torch.Tensor, extractor: torch.Tensor, grid: torch.Tensor) -> torch.Tensor:

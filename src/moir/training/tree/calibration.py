@@ -1,4 +1,4 @@
-"""The extractor's probabilities made to mean what they say, on pictures that it was never trained on."""
+"""Estimates made to mean what they say."""
 
 import math
 
@@ -17,6 +17,9 @@ from moir.universal.composed_expert import weighed
 
 SAMPLES = 1500
 """Damaged pictures to calibrate on, and as many others to judge by."""
+
+SCENES = 0.5
+"""Share of pictures that are seen nearly whole, when the extractor's and the grid's estimates are weighed."""
 
 
 def calibrate(extractor: CompactExtractor, recipe: TreeRecipe) -> Represented:
@@ -52,7 +55,8 @@ def calibrate(extractor: CompactExtractor, recipe: TreeRecipe) -> Represented:
 def weigh(network: CompactUniRestorer, recipe: TreeRecipe, count: int = SAMPLES) -> torch.Tensor:
     """Set what the extractor's and the bilateral grid's estimates of presence count in the tree's.
 
-    Fitted on every second held-out picture, as :func:`calibrate` is; nothing changes in a tree without a grid.
+    Fitted on training pictures, half of which are seen nearly whole, as a user's are; neither estimate knows them so
+    well that it would be surer of them than of others. Nothing changes in a tree without a grid.
 
     Args:
         network: Assembled; changed in place.
@@ -64,8 +68,8 @@ def weigh(network: CompactUniRestorer, recipe: TreeRecipe, count: int = SAMPLES)
     """
     if network.scene is None:
         return torch.zeros(3, len(TYPES))
-    pictures = load_pictures(recipe.held_out.folders, recipe.router.size)[::2]
-    data = recipe.data.model_copy(update={"instruct": 0.0, "patch": recipe.router.size})
+    pictures = load_pictures(recipe.data.folders, recipe.router.size)
+    data = recipe.data.model_copy(update={"instruct": 0.0, "patch": recipe.router.size, "scenes": SCENES})
     samples = DamagedPatches(pictures, data, recipe.seed + 4)
     seen, truth = [], []
     loader = DataLoader(Subset(samples, range(count)), batch_size=16, num_workers=recipe.data.workers)

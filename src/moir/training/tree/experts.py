@@ -87,13 +87,14 @@ def composed_forms(recipe: TreeRecipe, tree: Tree) -> dict[int, dict[str, Any]]:
     numbers = {f"{tree.name_of(n)} ({tree.level_of(n)})": n for n in range(tree.experts)}
 
     def form(part: ExpertPart) -> dict[str, Any]:
+        weight = {} if part.weight == 1 else {"weight": part.weight}
         if part.parts:
-            return whole(part)
+            return whole(part) | weight
         if part.expert is None:
-            return {"grid": part.told}
+            return {"grid": part.told, **weight}
         if part.expert not in numbers:
             raise TrainingError(f"{part.expert!r} is no expert of this tree, which has {', '.join(numbers)}")
-        return {"expert": numbers[part.expert], "told": part.told}
+        return {"expert": numbers[part.expert], "told": part.told, **weight}
 
     def whole(given: ExpertPart | ExpertSettings) -> dict[str, Any]:
         made: dict[str, Any] = {"parts": [[form(part) for part in step] for step in given.parts]}

@@ -60,6 +60,8 @@ class ExpertPart(Section):
     """Steps of parts, as one part."""
     certainty: dict[str, tuple[Share, Share]] = Field(default={})
     """Only with ``parts``; as in :class:`ExpertSettings`."""
+    weight: Annotated[float, Field(gt=0)] = 1.0
+    """What it counts in the mean of its step."""
     told: list[str] = Field(default=[])
     """What it is told to remove; empty: what was found. The grid must be told."""
 

@@ -104,8 +104,7 @@ def _router(recipe: TreeRecipe, out: Path, on_step: Report | None) -> Path:
     figures.draw_usage(router(outcomes.points), tree, outcomes, own / "usage.png")
     figures.draw_granularity(router(outcomes.points), tree, centres[leaf], own / "granularity.png")
     network = assembly.assemble(recipe, tree, seen, weights, router)
-    if recipe.held_out.folders:
-        weigh(network, recipe)
+    weigh(network, recipe)
     assembly.save(network, out / "weights.safetensors", recipe, {"samples": stage.samples})
     return out / "weights.safetensors"
 
