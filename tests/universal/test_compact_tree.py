@@ -170,10 +170,28 @@ def test_a_picture_in_which_damage_is_believed_is_not_taken_for_sound():
     assert [name for name, _ in network.account(decided)] == ["clean", "heavy noise", "all"]
 
 
+def test_leaves_of_some_types_are_left_to_their_finest_expert():
+    torch.manual_seed(0)
+    network = create_model("test_unirestorer_compact", sure={"noise": 0.3}, finest=["noise"]).eval()
+    route = network.route(torch.randn(5, 16))
+    leaf, level = torch.tensor([1, 1, 1, 3, 0]), torch.tensor([1, 0, 1, 1, 1])
+    route = replace(route, leaf_logits=5.0 * torch.eye(4)[leaf], leaf=leaf, level=level)
+    presence = torch.full((5, 7), 3.0)
+    presence[2, 0] = -3.0  # too little noise for an expert of it
+    presence[4] = -3.0
+    decided = network._decided({"presence": presence, "found": torch.zeros(5, 8)}, route)
+    assert network.account(decided)[:3] == [("light noise", "degree"), ("all", "all"), ("all", "all")]
+    assert [level for _, level in network.account(decided)[3:]] == ["type", "type"]  # a mix, and sound pictures
+    context = {**network.analyse(torch.rand(1, 3, 40, 40)), "level_logits": torch.tensor([[0.0, 1.0, 0.0]])}
+    assert network.account(network.instruct(context, ["noise"]))[0][1] == "degree"
+
+
 def test_conditions_for_unknown_types_are_refused():
     for name in ("sure", "sure_mixed"):
         with pytest.raises(UnknownNameError, match="haze"):
             create_model("test_unirestorer_compact", **{name: {"hase": 0.5}})
+    with pytest.raises(UnknownNameError, match="haze"):
+        create_model("test_unirestorer_compact", finest=["hase"])
 
 
 def test_where_no_expert_is_for_it_the_shared_network_is_told(network):

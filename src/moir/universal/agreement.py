@@ -31,6 +31,8 @@ class Agreement(nn.Module):
             clean pictures the router's next best leaf is taken. None: the router alone says what is sound.
         alone: Calibrated probability of any other type from which an expert of one type does not restore, since it
             would leave that: the coarsest expert does. None: it may leave it.
+        finest: Types whose leaves are restored by their finest expert, if not by the coarsest: where that is made of
+            the one in between and of more, and holds back by itself where it is not certain.
 
     Raises:
         UnknownNameError: Not a degradation type.
@@ -42,6 +44,7 @@ class Agreement(nn.Module):
     told: torch.Tensor
     is_told: torch.Tensor
     is_clean: torch.Tensor
+    is_finest: torch.Tensor
     others: torch.Tensor
 
     def __init__(
@@ -52,9 +55,10 @@ class Agreement(nn.Module):
         sure_mixed: Mapping[str, float] | None = None,
         believed: float | None = None,
         alone: float | None = None,
+        finest: Sequence[str] = (),
     ) -> None:
         super().__init__()
-        for type_ in (*(sure or {}), *(sure_mixed or {})):
+        for type_ in (*(sure or {}), *(sure_mixed or {}), *finest):
             check_name(type_, TYPES, "degradation type")
         single = [tree.instruction(number) for number in range(tree.experts)]
         mixed = [leaf.types if len(leaf.types) > 1 else () for leaf in tree.leaves]
@@ -68,6 +72,7 @@ class Agreement(nn.Module):
             "is_told": torch.tensor([bool(types) for types in told]),
             "others": torch.tensor([[bool(types) and t not in types for t in TYPES] for types in single]),
             "is_clean": torch.tensor([leaf.is_clean for leaf in tree.leaves]),
+            "is_finest": torch.tensor([len(leaf.types) == 1 and leaf.types[0] in finest for leaf in tree.leaves]),
         }
         for name, value in tables.items():
             self.register_buffer(name, value, persistent=False)  # made of options, which the card keeps
@@ -86,11 +91,20 @@ class Agreement(nn.Module):
             doubted = doubted | ((probability >= self.believed).any(dim=1, keepdim=True) & self.is_clean)
         leaf = prune(route.leaf_logits, doubted).argmax(1)
         leaf = torch.where(doubted.gather(1, route.leaf[:, None])[:, 0], leaf, route.leaf)
-        expert = self.table[leaf, route.level]
+        level = self.finer(leaf, route.level)
+        expert = self.table[leaf, level]
         unsure = (probability < self.least[expert]).any(dim=1)
         if self.alone is not None:
             unsure = unsure | ((probability >= self.alone) & self.others[expert]).any(dim=1)
-        return replace(route, leaf=leaf, level=route.level.masked_fill(unsure, 0))
+        return replace(route, leaf=leaf, level=level.masked_fill(unsure, 0))
+
+    def finer(self, leaf: torch.Tensor, level: torch.Tensor) -> torch.Tensor:
+        """The levels, (B,), but the finest for leaves of the types ``finest`` that the coarsest does not restore.
+
+        Args:
+            leaf, level: (B,).
+        """
+        return torch.where(self.is_finest[leaf] & (level > 0), self.table.shape[1] - 1, level)
 
     def chosen(self, leaf: torch.Tensor, level: torch.Tensor, otherwise: torch.Tensor) -> dict[str, torch.Tensor]:
         """The experts of these places in the tree, and what each is told to remove.

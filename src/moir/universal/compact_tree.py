@@ -56,6 +56,7 @@ class CompactUniRestorer(RestorationNetwork, RouterParts):
         sure, sure_mixed, believed, alone: How sure the estimate must be of a type before an expert for it, or for a mix
             with it, is let loose, before the picture is not taken for sound, and before an expert of another type may
             not restore; see :class:`~moir.universal.agreement.Agreement`. None: no such condition.
+        finest: Types that are left to the finest expert, where the coarsest does not restore.
         trained: Numbers of the experts that have parameters of their own; the others are the same as their parents, but
             for those of clean pictures, which are the identity. None: all but the coarsest and the identities.
         scene: Options of a bilateral grid (:class:`~moir.networks.bilateral_grid.BilateralGrid`), which experts made
@@ -96,6 +97,7 @@ class CompactUniRestorer(RestorationNetwork, RouterParts):
         sure_mixed: Mapping[str, float] | None = None,
         believed: float | None = None,
         alone: float | None = None,
+        finest: Sequence[str] = (),
         waiting: Sequence[int] = (),
         routing_noise: RouterNoise = "training",
     ) -> None:
@@ -122,7 +124,7 @@ class CompactUniRestorer(RestorationNetwork, RouterParts):
                 self._check_parts(number, kind)
             self.experts[number] = kind.own(self.base)
         told = [self.told(number) for number in range(self.tree.experts)]
-        self.agreement = Agreement(self.tree, told, sure, sure_mixed, believed, alone)
+        self.agreement = Agreement(self.tree, told, sure, sure_mixed, believed, alone, finest)
         # Tiles suit every expert: no one knows beforehand which will restore.
         wishes = [(Compact.size_multiple, Compact.overlap)]
         wishes += [kind.tiling(self.experts[number]) for number, kind in self.kinds.items()]
@@ -262,7 +264,8 @@ class CompactUniRestorer(RestorationNetwork, RouterParts):
         leaf_logits = prune(context["leaf_logits"], leaf_mask)
         level_mask = self.tree.level_mask(leaf_mask)
         level_logits = prune(context["level_logits"], level_mask)
-        leaf, level = leaf_logits.argmax(1), level_logits.argmax(1)
+        leaf = leaf_logits.argmax(1)
+        level = self.agreement.finer(leaf, level_logits.argmax(1))
         return {**context, "leaf": leaf, "level": level, **self.agreement.chosen(leaf, level, told)}
 
     def account(self, context: Context) -> list[tuple[str, str]]:

@@ -49,6 +49,7 @@ def assemble(
         "sure_mixed": recipe.router.sure_mixed,
         "believed": recipe.router.believed,
         "alone": recipe.router.alone,
+        "finest": recipe.router.finest,
     }
     network = CompactUniRestorer(**options)
     network.options = options

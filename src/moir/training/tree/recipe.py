@@ -140,6 +140,8 @@ class RouterStage(Section):
     """Calibrated probability of any type from which a picture is not taken for sound."""
     alone: Share | None = None
     """Calibrated probability of any other type from which an expert of one type does not restore."""
+    finest: list[str] = Field(default=[])
+    """Types that are left to the finest expert, where the coarsest does not restore."""
     reconstruction: Weight = 0.0
     """Weight of the L1 error through the gate (equation 9), as published: 1."""
     balance: Weight = 0.0
