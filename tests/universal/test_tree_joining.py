@@ -218,7 +218,7 @@ def test_tiles_suit_every_expert(tree: Path, tmp_path: Path) -> None:
     mine = saved(shaken(create_model("test_unet"), 2), tmp_path / "mine.safetensors", "test_unet")
     done = join_tree(tree, "noise", mine, tmp_path / "new.safetensors")
     new, card = load_model(str(done.path))
-    assert (new.size_multiple, new.overlap) == (card.size_multiple, card.overlap) == (16, 128)  # 120, in multiples of 16
+    assert (new.size_multiple, new.overlap) == (card.size_multiple, card.overlap) == (16, 128)
     fast = accelerate(new)
     assert fast is None or (fast.size_multiple, fast.overlap) == (16, 128)
 
