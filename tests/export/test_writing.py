@@ -19,7 +19,7 @@ def test_the_description_says_what_a_program_must_know(compact):
     manifest = Manifest.read(folder)
     assert {path.name for path in folder.iterdir()} == {"analyse.onnx", "restore.onnx", "moir.json"}
     assert (manifest.model, manifest.network, manifest.licence) == ("my test_compact", "test_compact", "CC0")
-    assert (manifest.size_multiple, manifest.overlap, manifest.scale) == (8, 64, 1)
+    assert (manifest.size_multiple, manifest.overlap, manifest.scale) == (8, 120, 1)
     assert manifest.context == {
         "presence": ["batch", 7], "degree": ["batch", 7, 3], "embedding": ["batch", 8], "remove": ["batch", 8],
     }  # fmt: skip

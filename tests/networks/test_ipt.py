@@ -233,7 +233,7 @@ def test_a_tile_on_the_grid_gives_what_the_picture_gives(network: IPT, tiling: s
     network.tiling, network.stride = tiling, stride or 6  # type: ignore[assignment]
     x = torch.rand(1, 3, 20, 3 * 72)
     whole, tile = network(x), network(x[..., 72:])
-    lost = network.overlap // 4 * network.patch_size // 48  # what the blending of the runtime's tiles throws away
+    lost = network.overlap // 4 * network.patch_size // 48  # the runtime throws away no less
     torch.testing.assert_close(tile[..., lost:], whole[..., 72 + lost :], rtol=0, atol=1e-5)
 
 
