@@ -68,6 +68,13 @@ def test_light_fades_towards_the_bottom() -> None:
     torch.testing.assert_close(y, 0.8 * torch.linspace(1, 0.75, 40), rtol=0, atol=1e-3)
 
 
+def test_some_light_fades_as_in_dense_smog() -> None:
+    fades = torch.tensor([draw(seed=seed).fade for seed in range(400)])
+    assert 0.3 < (fades == 0).float().mean() < 0.5
+    assert 0.12 < (fades > 0.25).float().mean() < 0.28
+    assert 0.5 < fades.max() <= 0.6
+
+
 def test_even_haze_is_nearly_the_same_everywhere() -> None:
     def spread(kind: str) -> float:
         x = torch.zeros(1, 3, 64, 64)

@@ -1,6 +1,7 @@
 import json
 import math
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -9,6 +10,7 @@ import torch
 
 from moir.base.errors import InvalidValueError, MissingExtraError, OutputExistsError, PictureNotFoundError
 from moir.datasets import FolderMissingError
+from moir.degrade.haze import Haze
 from moir.evaluation.methods import TOLD, ModelMethod, Predictions
 from moir.evaluation.output import Keeper, begin, finish
 from moir.evaluation.protocols import protocol
@@ -252,6 +254,17 @@ def test_scores_are_taken_only_where_nothing_changed(noisy, clean_folder, dimmin
     assert calls([synthetic([clean_folder], "noise:gaussian=26", "noisy")]) == 3
     write(from_tensor(read(clean_folder / "a.png").rgb * 0.5), clean_folder / "a.png", overwrite=True)
     assert calls([noisy]) == 1
+
+
+def test_scores_are_taken_again_where_damage_is_drawn_differently(clean_folder, dimming, tmp_path, monkeypatch):
+    settings = [synthetic([clean_folder], "haze=medium", "hazy")]
+    journal = tmp_path / "records.jsonl"
+    evaluate([dimming], settings, Options(), journal=journal)
+    sample = Haze.sample
+    monkeypatch.setattr(Haze, "sample", lambda *given: replace(sample(*given), near=0.5))
+    before = len(dimming.calls)
+    evaluate([dimming], settings, Options(), journal=journal)
+    assert len(dimming.calls) == before + 3
 
 
 @pytest.mark.filterwarnings("ignore::moir.datasets.WrongCountWarning")

@@ -202,13 +202,13 @@ def test_experts_of_one_type_are_told_what_they_are_for(place):
 
 def test_larger_patches_come_in_smaller_batches(place):
     tree = _tree()
-    each = {"rain (type)": {"patch": 64}}
+    each = {"rain (type)": {"patch": 64, "scenes": 0.5}}
     experts = {"steps": {"type": 1, "degree": 1}, "batch": 16, "patch": 32, "each": each}
     recipe = load_recipe(text(place, experts=experts))
     members = {"light rain": {"light rain": 5}, "heavy rain": {"heavy rain": 5}, "clean": {"clean": 3}}
     rain, light, _ = (recipe_of(recipe, tree, members, n, TINY, "x") for n in trained_experts(recipe, tree))
-    assert (rain.data.patch, rain.batch) == (64, 4)
-    assert (light.data.patch, light.batch) == (32, 16)
+    assert (rain.data.patch, rain.batch, rain.data.scenes) == (64, 4, 0.5)
+    assert (light.data.patch, light.batch, light.data.scenes) == (32, 16, 0)
 
 
 def test_a_form_holds_for_the_experts_below(place, tmp_path):

@@ -248,6 +248,8 @@ class _Run:
     def _keys(self, setting: Setting, pair: Pair) -> list[str]:
         """One key for each method; the files that a score depends on are noted on the way."""
         own = {str(path): self.hashes.of(path) for path in (pair.input, pair.target) if path is not None}
+        # Other parameters than last time, where a type of damage is drawn differently now, are another picture.
+        drawn = [params.to_json() for params in setting.drawn(pair.name, self.options.seed)]
         options, keys = self.options, []
         # With the published drawing, noise depends on all that came before.
         before = [s.name for s in self.settings] if options.noise == "published" else []
@@ -266,7 +268,7 @@ class _Run:
                 self.versions,
                 [account["name"], account["kind"], account.get("options"), sorted(account["files"].values())],
                 options.protocol.to_json(),
-                [fingerprint(setting), pair.name, list(files.values())],
+                [fingerprint(setting), pair.name, list(files.values()), drawn],
                 [options.noise, options.seed, options.perceptual, before, rest],
             ]
             keys.append(key_of(*parts))

@@ -106,10 +106,21 @@ class Setting:
             return jpeg(source, int(made.level), swapped=self.scale != 1), ()
         if self.spec is None or self.spec == "clean":
             return source, ()
-        seed = seed_of(self.name, image, self.spec, noise.seed)
-        params = degrade.parse(self.spec).sample(torch.Generator().manual_seed(seed))
+        params = self.drawn(image, noise.seed)
         damaged = degrade.quantise(degrade.apply(source[None], [params])[0])
         return damaged, tuple(p.to_json() for p in params)
+
+    def drawn(self, image: str, seed: int) -> tuple[degrade.Params, ...]:
+        """The parameters of the damage of a picture; none where the damage is not drawn by :mod:`moir.degrade`.
+
+        Args:
+            image: The picture's name.
+            seed: Of the evaluation.
+        """
+        if self.spec is None or self.spec == "clean":
+            return ()
+        generator = torch.Generator().manual_seed(seed_of(self.name, image, self.spec, seed))
+        return tuple(degrade.parse(self.spec).sample(generator))
 
 
 def _single(level: str, prefix: str) -> dict[str, Benchmark]:

@@ -21,6 +21,10 @@ SAMPLES = 1500
 SCENES = 0.5
 """Share of pictures that are seen nearly whole, when the extractor's and the grid's estimates are weighed."""
 
+SOUND = 1 / 3
+"""Share of sound pictures among these. How often a type is found depends on how often it is expected, and who restores
+a folder has sound photographs in it, too, of which recipes show the networks fewer."""
+
 
 def calibrate(extractor: CompactExtractor, recipe: TreeRecipe) -> Represented:
     """Set the extractor's ``slope`` and ``offset`` (Platt scaling, one pair per type).
@@ -55,8 +59,9 @@ def calibrate(extractor: CompactExtractor, recipe: TreeRecipe) -> Represented:
 def weigh(network: CompactUniRestorer, recipe: TreeRecipe, count: int = SAMPLES) -> torch.Tensor:
     """Set what the extractor's and the bilateral grid's estimates of presence count in the tree's.
 
-    Fitted on training pictures, half of which are seen nearly whole, as a user's are; neither estimate knows them so
-    well that it would be surer of them than of others. Nothing changes in a tree without a grid.
+    Fitted on training pictures, half of which are seen nearly whole, as a user's are, and a third of which are sound;
+    neither estimate knows them so well that it would be surer of them than of others. Nothing changes in a tree without
+    a grid.
 
     Args:
         network: Assembled; changed in place.
@@ -69,7 +74,16 @@ def weigh(network: CompactUniRestorer, recipe: TreeRecipe, count: int = SAMPLES)
     if network.scene is None:
         return torch.zeros(3, len(TYPES))
     pictures = load_pictures(recipe.data.folders, recipe.router.size)
-    data = recipe.data.model_copy(update={"instruct": 0.0, "patch": recipe.router.size, "scenes": SCENES})
+    damage = recipe.data.damage
+    damaged = (1 - SOUND) / (1 - damage.clean)
+    shares = {"clean": SOUND, "single": damage.single * damaged, "named": damage.named * damaged}
+    changes = {
+        "instruct": 0.0,
+        "patch": recipe.router.size,
+        "scenes": SCENES,
+        "damage": damage.model_copy(update=shares),
+    }
+    data = recipe.data.model_copy(update=changes)
     samples = DamagedPatches(pictures, data, recipe.seed + 4)
     seen, truth = [], []
     loader = DataLoader(Subset(samples, range(count)), batch_size=16, num_workers=recipe.data.workers)

@@ -169,6 +169,8 @@ def recipe_of(
     }
     if own.smallest_scale is not None:
         changes["smallest_scale"] = own.smallest_scale
+    if own.scenes is not None:
+        changes["scenes"] = own.scenes
     data = recipe.data.model_copy(update=changes)
     return Recipe(
         name=name,

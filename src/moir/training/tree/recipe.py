@@ -87,6 +87,8 @@ class ExpertSettings(Section):
     """Share of pictures that a JPEG file was made of after all; None: as ``data.damage`` says."""
     smallest_scale: Share | None = None
     """None: as ``data`` says."""
+    scenes: Share | None = None
+    """None: as ``data`` says."""
 
 
 class ExpertsStage(Section):
