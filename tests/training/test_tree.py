@@ -12,9 +12,10 @@ from moir.checkpoints.card import sha256_of
 from moir.models import create_model, load_model
 from moir.picture import from_tensor, write
 from moir.training import load_recipe
+from moir.training.data import DamagedPatches, load_pictures
 from moir.training.recipe import Damage
 from moir.training.tree.assembly import assemble
-from moir.training.tree.calibration import expected_calibration_error, fit, weigh
+from moir.training.tree.calibration import as_brought, expected_calibration_error, fit, weigh
 from moir.training.tree.experts import damage_of, form_of, recipe_of, train_experts, trained_experts
 from moir.training.tree.outcomes import Outcomes, measure
 from moir.training.tree.router import leaf_terms, level_terms, regret_of_levels, train_router
@@ -244,6 +245,18 @@ def test_mixes_are_trained_on_what_they_hold():
     assert damage.clean == pytest.approx(0.2)
     assert damage.types["rain"] == 0
     assert damage.types["noise"] == damage.types["haze"] == 8
+
+
+def test_a_third_of_what_estimates_are_weighed_on_is_sound(place):
+    recipe = load_recipe(text(place))
+    data = as_brought(recipe)
+    before, after = recipe.data.damage, data.damage
+    assert after.clean == pytest.approx(1 / 3)
+    assert after.single / after.named == pytest.approx(before.single / before.named)
+    assert after.single == pytest.approx(before.single * (2 / 3) / (1 - before.clean))
+    drawn = DamagedPatches(load_pictures(data.folders, 64), data, 0)
+    sound = [not drawn[number]["presence"].any() for number in range(150)]
+    assert 0.2 < sum(sound) / len(sound) < 0.47
 
 
 def test_calibration_undoes_overconfidence():

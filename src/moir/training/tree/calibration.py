@@ -8,6 +8,7 @@ from torch.utils.data import DataLoader, Subset
 
 from moir.base.names import TYPES
 from moir.training.data import DamagedPatches, load_pictures
+from moir.training.recipe import Data
 from moir.training.tree.cluster import Represented, represent
 from moir.training.tree.recipe import TreeRecipe
 from moir.training.tree.views import ViewSamples
@@ -74,16 +75,7 @@ def weigh(network: CompactUniRestorer, recipe: TreeRecipe, count: int = SAMPLES)
     if network.scene is None:
         return torch.zeros(3, len(TYPES))
     pictures = load_pictures(recipe.data.folders, recipe.router.size)
-    damage = recipe.data.damage
-    damaged = (1 - SOUND) / (1 - damage.clean)
-    shares = {"clean": SOUND, "single": damage.single * damaged, "named": damage.named * damaged}
-    changes = {
-        "instruct": 0.0,
-        "patch": recipe.router.size,
-        "scenes": SCENES,
-        "damage": damage.model_copy(update=shares),
-    }
-    data = recipe.data.model_copy(update=changes)
+    data = as_brought(recipe)
     samples = DamagedPatches(pictures, data, recipe.seed + 4)
     seen, truth = [], []
     loader = DataLoader(Subset(samples, range(count)), batch_size=16, num_workers=recipe.data.workers)
@@ -99,6 +91,20 @@ def weigh(network: CompactUniRestorer, recipe: TreeRecipe, count: int = SAMPLES)
     both = weighed(network.weighing, *logits)
     bits = [F.binary_cross_entropy_with_logits(x, presence, reduction="none").mean(0) for x in (*logits, both)]
     return torch.stack(bits) / math.log(2)
+
+
+def as_brought(recipe: TreeRecipe) -> Data:
+    """Samples like the pictures that users bring: more of the scene, and more of them sound, than in training."""
+    damage = recipe.data.damage
+    damaged = (1 - SOUND) / (1 - damage.clean)
+    shares = {"clean": SOUND, "single": damage.single * damaged, "named": damage.named * damaged}
+    changes = {
+        "instruct": 0.0,
+        "patch": recipe.router.size,
+        "scenes": SCENES,
+        "damage": damage.model_copy(update=shares),
+    }
+    return recipe.data.model_copy(update=changes)
 
 
 def fit(logits: torch.Tensor, presence: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
