@@ -126,6 +126,7 @@ def test_a_stage_says_what_it_needs(place, tmp_path):
         ("stage", "expert", "stage"),
         ("extractor.stepz", "3", "did you mean steps"),
         ("data.folders", "[]", "exactly one of folders"),
+        ("data.damage.clean", "1", "clean is 1, so that nothing is damaged"),
     ],
 )
 def test_wrong_recipes_are_refused(place, key, value, message):

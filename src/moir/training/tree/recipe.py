@@ -1,6 +1,7 @@
 """The recipe of the shipped form of UniRestorer: one file, four stages, each a section."""
 
 import time
+from abc import abstractmethod
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -188,8 +189,9 @@ class OnCleanPictures(Section):
             )
         return self._train(folder, _reporter(on_step))
 
+    @abstractmethod
     def _train(self, folder: str | Path, report: Report) -> Path:
-        raise NotImplementedError
+        """Train, without a look at the device."""
 
 
 class TreeRecipe(OnCleanPictures):
@@ -208,6 +210,13 @@ class TreeRecipe(OnCleanPictures):
     held_out: Validation = Validation()
     """Pictures that are never trained on: the estimate is calibrated and the figures are drawn with them."""
     save_every: Positive = 100
+
+    @field_validator("data")
+    @classmethod
+    def _some_damage(cls, data: Data) -> Data:
+        if data.damage.clean == 1:
+            raise ValueError("data.damage.clean is 1, so that nothing is damaged, and a tree has nothing to tell apart")
+        return data
 
     def _train(self, folder: str | Path, report: Report) -> Path:
         from moir.training.tree.stages import train_tree
