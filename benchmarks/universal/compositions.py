@@ -32,40 +32,54 @@ RECIPE = Path(__file__).parents[2] / "recipes" / "tree" / "all.yaml"
 SEED, SIZE, CROP = 4242, 384, 160
 
 # A part: the expert's name and level (or grid), and what it is told; nothing: what was found. Steps are separated by |,
-# parts of one step by +, and steps that are a part stand in brackets.
-MIX = "noise-haze-snow-blur-lowlight (type)"
+# parts of one step by +, steps that are a part stand in brackets, and "2 x" says what a part counts in the mean.
+MIX, RAINY, SNOWY = (
+    "noise-haze-snow-blur-lowlight (type)",
+    "noise-rain-haze-blur-lowlight (degree)",
+    "noise-haze-snow-blur-lowlight (degree)",
+)
 HAZE, DARK = "haze (type): haze", "lowlight (type): lowlight"
-DEHAZE, LIGHTEN = f"{HAZE} + grid: haze", f"{DARK} + grid: lowlight"
+DEHAZE, LIGHTEN = f"{HAZE} + 2 x grid: haze", f"{DARK} + 2 x grid: lowlight"
 DENOISE, DERAIN = "noise (type): noise", "rain (degree): rain"
+BOTH = "grid: haze lowlight"
+FINE_RAIN, FINE_SNOW = f"all (all): noise rain blur | {BOTH}", f"all (all): noise snow blur | {BOTH}"
+RAINY_WAYS = (MIX, RAINY, FINE_RAIN, f"{RAINY} + [{FINE_RAIN}]", f"{RAINY} + 2 x [{FINE_RAIN}]")
+SNOWY_WAYS = (MIX, SNOWY, FINE_SNOW, f"{SNOWY} + [{FINE_SNOW}]", f"{SNOWY} + 2 x [{FINE_SNOW}]")
 WAYS: dict[str, tuple[str, ...]] = {
     "haze": (HAZE, "grid: haze", DEHAZE),
-    "lowlight": (DARK, "grid: lowlight", LIGHTEN, f"{DENOISE} | {LIGHTEN}"),
+    "lowlight": (DARK, "grid: lowlight", LIGHTEN, f"{DENOISE} | grid: lowlight", f"{DENOISE} | {LIGHTEN}"),
     "H-R": ("rain-haze (degree)", MIX, f"all (all): noise rain | {HAZE}", f"all (all): noise rain | {DEHAZE}",
             f"{DERAIN} | {DEHAZE}"),
     "H-N": ("noise-haze (degree)", MIX, f"{DENOISE} | {HAZE}", f"{DENOISE} | {DEHAZE}",
             f"{MIX} + [{DENOISE} | {DEHAZE}]"),
-    "H-N-R": (MIX, f"all (all): noise rain | {DEHAZE}", f"{DENOISE} | {DERAIN} | {DEHAZE}",
-              f"{MIX} + [{DENOISE} | {DEHAZE}]", f"{MIX} + [{DENOISE} | {DERAIN} | {DEHAZE}]"),
-    "LL-H-N-R": (MIX, "noise-rain-haze-blur-lowlight (degree)",
-                 "noise-rain-haze-blur-lowlight (degree) + [all (all): noise rain | grid: haze lowlight]"),
-    "LL-H-N-S": (MIX, "noise-haze-snow-blur-lowlight (degree)",
-                 "noise-haze-snow-blur-lowlight (degree) + [all (all): noise snow | grid: haze lowlight]"),
+    "H-N-R": (f"all (all): noise rain | {DEHAZE}", f"{DENOISE} | {DERAIN} | {DEHAZE}", *RAINY_WAYS),
+    "LL-H-N-R": RAINY_WAYS,
+    "LL-H-N-B-R": RAINY_WAYS,
+    "LL-H-N-S": SNOWY_WAYS,
+    "LL-H-N-B-S": SNOWY_WAYS,
 }  # fmt: skip
 
 
 def part_of(words: str, numbers: dict[str, int]) -> dict[str, object]:
     """A part as the form of an expert has it."""
+    weight, _, rest = words.partition(" x ")
+    counted: dict[str, object] = {"weight": int(weight)} if weight.isdigit() else {}
+    words = rest if counted else words
+    if words.startswith("["):
+        return {"parts": steps_of(words[1:].rstrip("]"), numbers), **counted}
     name, _, told = (piece.strip() for piece in words.partition(":"))
-    return {"grid": told.split()} if name == "grid" else {"expert": numbers[name], "told": told.split()}
+    if name == "grid":
+        return {"grid": told.split(), **counted}
+    return {"expert": numbers[name], "told": told.split(), **counted}
 
 
 def steps_of(way: str, numbers: dict[str, int]) -> list[list[dict[str, object]]]:
     """A way as the form of an expert has it; brackets may end a way."""
     head, bracket, inner = way.partition("[")
-    if bracket:
-        first = [part_of(words, numbers) for words in head.rstrip(" +").split(" + ")]
-        return [[*first, {"parts": steps_of(inner.rstrip("]"), numbers)}]]
-    return [[part_of(words, numbers) for words in step.split(" + ")] for step in way.split(" | ")]
+    if not bracket:
+        return [[part_of(words, numbers) for words in step.split(" + ")] for step in way.split(" | ")]
+    *first, last = head.split(" + ")
+    return [[*(part_of(words, numbers) for words in first), part_of(f"{last}[{inner}", numbers)]]
 
 
 def with_grid(tree: CompactUniRestorer, grid: str | None) -> CompactUniRestorer:

@@ -34,6 +34,9 @@ def ways(network: CompactUniRestorer) -> dict[str, Choice]:
     def oracle(seen: Seen, route: Route, setting: Setting) -> torch.Tensor:
         return seen.outcomes.psnr.amax(1)
 
+    def of_setting(seen: Seen, route: Route, setting: Setting) -> torch.Tensor:
+        return seen.outcomes.psnr[:, seen.outcomes.psnr.mean(0).argmax()]
+
     def random(seen: Seen, route: Route, setting: Setting) -> torch.Tensor:
         return seen.outcomes.psnr[:, table].mean((1, 2))  # the expectation over a random leaf and a random level
 
@@ -49,6 +52,7 @@ def ways(network: CompactUniRestorer) -> dict[str, Choice]:
         "auto": auto,
         "told": instructed,
         "random": random,
+        "of setting": of_setting,
         "oracle": oracle,
     }
 
@@ -79,7 +83,8 @@ def tables(
     lines = [
         f"Protocol: {count} pictures of cid22_validation, decision on {WHOLE} px, centre {CROP} px scored, PSNR "
         "over RGB (dB), mean; experts restore as if the damage were certain. "
-        "`random` is the expectation over a random leaf and level; `oracle` takes the best expert "
+        "`random` is the expectation over a random leaf and level; `of setting` takes one expert for all pictures of a "
+        "setting, the best in their mean, so it knows the damage and not the picture; `oracle` takes the best expert "
         "of each picture, which nobody can know; `told` is the router with the tree pruned to the types that are "
         "there." + (" `control` is the shared network, trained on by itself." if control is not None else ""),
         "",

@@ -151,10 +151,11 @@ def grid(tmp_path) -> str:
     return str(path)
 
 
-def test_experts_made_of_others_are_not_trained(place, tmp_path, grid):
+def test_experts_made_of_others_alone_are_not_trained(place, tmp_path, grid):
     tree = _tree()
     parts = [[{"expert": "rain (type)", "told": ["rain"]}], [{"told": ["haze"]}]]
-    each = {"light rain (degree)": {"parts": parts}}
+    itself = {"parts": [[{"expert": "own"}, {"expert": "rain (type)"}]], "form": {"decoder_blocks": [1, 2]}}
+    each = {"light rain (degree)": {"parts": parts}, "heavy rain (degree)": itself}
     experts = {"steps": {"type": 1, "degree": 1}, "batch": 2, "patch": 32, "precision": "no", "each": each}
     recipe = load_recipe(text(place, experts=experts, scene=grid))
     numbers = {tree.name_of(n): n for n in range(1, tree.experts)}
@@ -170,6 +171,13 @@ def test_experts_made_of_others_are_not_trained(place, tmp_path, grid):
     scene = load_model(grid)[0]
     wanted = scene(fine, scene.instruct(scene.analyse(x), ["haze"]))
     torch.testing.assert_close(network.restore_with(numbers["light rain"], x, context), wanted)
+    heavy = network.kinds[numbers["heavy rain"]]
+    assert heavy.words == f"experts own + {numbers['rain']}"
+    assert heavy.itself.options["decoder_blocks"] == [1, 2]
+    own, _ = read_tensors(weights[numbers["heavy rain"]])
+    found = network.experts[numbers["heavy rain"]].state_dict()
+    assert any(name.startswith("decoder1.1.") for name in found)
+    assert all(torch.equal(tensor, own[name]) for name, tensor in found.items())
     # The estimate counts both: at first the extractor alone, then what fits held-out pictures.
     before = context["presence"]
     bits = weigh(network, recipe, count=48)

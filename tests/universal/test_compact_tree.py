@@ -127,6 +127,9 @@ def test_an_expert_of_one_type_does_not_restore_where_there_is_another_too():
     presence[1, 1] = 0.2  # rain: 0.55
     presence[2, 1] = 0.6  # 0.65
     assert network.agreement.agreed(presence, route).level.tolist() == [2, 2, 0]
+    # A type on which an expert of a mix would not act yet is no reason either.
+    careful = create_model("test_unirestorer_compact", alone=0.6, sure_mixed={"rain": 0.7}).agreement
+    assert careful.agreed(presence, route).level.tolist() == [2, 2, 2]
 
 
 def test_an_expert_is_let_loose_only_where_the_estimate_agrees():
@@ -170,6 +173,25 @@ def test_a_picture_in_which_damage_is_believed_is_not_taken_for_sound():
     assert [name for name, _ in network.account(decided)] == ["clean", "heavy noise", "all"]
 
 
+def test_a_leaf_must_be_for_all_that_is_believed():
+    torch.manual_seed(0)
+    network = create_model("test_unirestorer_compact", believed=0.75).eval()
+    route = network.route(torch.randn(4, 16))
+    logits = torch.tensor([[3.0, 1.0, 2.0, 0.0]]).expand(4, -1)  # clean, light noise, heavy noise, rain-haze
+    route = replace(route, leaf_logits=logits, leaf=logits.argmax(1), level=torch.full((4,), 2))
+    presence = torch.full((4, 7), -9.0)
+    presence[0, [1, 2]] = 3.0  # rain and haze
+    presence[1, 2] = 3.0  # of haze alone there is no leaf, but one of haze with rain
+    presence[2, [0, 2]] = 3.0  # noise and haze, for which no leaf is: not sound, in any case
+    presence[3, [0, 1]] = torch.tensor([3.0, 1.0])  # noise, and rain that is not believed
+    decided = network._decided({"presence": presence, "found": torch.zeros(4, 8)}, route)
+    assert [name for name, _ in network.account(decided)] == ["rain-haze", "rain-haze", "heavy noise", "heavy noise"]
+    # A router that doubts them all is overruled where there is a leaf for what is believed.
+    doubting = replace(route, level=torch.zeros(4, dtype=torch.long))
+    decided = network._decided({"presence": presence, "found": torch.zeros(4, 8)}, doubting)
+    assert [level for _, level in network.account(decided)] == ["type", "type", "all", "type"]
+
+
 def test_leaves_of_some_types_are_left_to_their_finest_expert():
     torch.manual_seed(0)
     network = create_model("test_unirestorer_compact", sure={"noise": 0.3}, finest=["noise"]).eval()
@@ -182,6 +204,9 @@ def test_leaves_of_some_types_are_left_to_their_finest_expert():
     decided = network._decided({"presence": presence, "found": torch.zeros(5, 8)}, route)
     assert network.account(decided)[:3] == [("light noise", "degree"), ("all", "all"), ("all", "all")]
     assert [level for _, level in network.account(decided)[3:]] == ["type", "type"]  # a mix, and sound pictures
+    mixed = create_model("test_unirestorer_compact", sure={"noise": 0.3}, finest=["noise", "rain"])
+    decided = mixed._decided({"presence": presence, "found": torch.zeros(5, 8)}, route)
+    assert [level for _, level in mixed.account(decided)] == ["degree", "all", "all", "degree", "type"]
     context = {**network.analyse(torch.rand(1, 3, 40, 40)), "level_logits": torch.tensor([[0.0, 1.0, 0.0]])}
     assert network.account(network.instruct(context, ["noise"]))[0][1] == "degree"
 

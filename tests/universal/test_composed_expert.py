@@ -17,7 +17,7 @@ from moir.training.tree.outcomes import centre, place_of_centre, prints
 from moir.universal.compact_tree import CompactUniRestorer
 from moir.universal.composed_expert import CERTAINTY, ComposedExpert
 
-GRID = {"width": 4, "blocks": 1, "grid": 4, "bins": 3, "embedding": 8}
+GRID = {"width": 4, "blocks": 1, "trunk": 1, "grid": 4, "bins": 3, "embedding": 8}
 COMPOSED, ALONE = 7, 3
 """Experts of the tiny tree: rain-haze (degree), and the group above it."""
 
@@ -64,6 +64,22 @@ def test_parts_count_by_their_weights():
     for weight in (0, -1, float("nan"), "two", True):
         with pytest.raises(InvalidValueError, match="weight"):
             made(forms={COMPOSED: {"parts": [[{**haze, "weight": weight}]]}})
+
+
+def test_an_expert_can_be_a_part_of_itself():
+    alone = made(forms={})
+    network = made(forms={COMPOSED: {"parts": [[{"own": ["rain"]}, {"parts": [[{"own": []}], [{"grid": ["haze"]}]]}]]}})
+    network.load_state_dict(alone.state_dict())  # the same parameters, whether they are a part or all
+    assert network.words_of(COMPOSED) == "experts own + (own, then grid)"
+    x = torch.rand(2, 3, 40, 56)
+    context = network.analyse(x)
+    own = alone.expert(COMPOSED)
+    first = own(x, alone.base.instruct(alone.steering(context, 2), ["rain"]))
+    then = own(x, {**alone.steering(context, 2), "remove": context["found"]})
+    grid = network.scene(then, network.scene.instruct(network.scene.analyse(x), ["haze"]))
+    torch.testing.assert_close(network.restore_with(COMPOSED, x, context), (first + grid) / 2)
+    twin = accelerate(network)
+    torch.testing.assert_close(twin(x, forced(network, x, COMPOSED)), network(x, forced(network, x, COMPOSED)))
 
 
 def test_a_picture_is_changed_as_far_as_its_damage_is_probable():
@@ -154,6 +170,7 @@ def test_exported_graphs_know_places_too(tmp_path: Path):
         ({"forms": {3: {"parts": []}}}, "list of steps"),
         ({"forms": {3: {"parts": [[]]}}}, "list of steps"),
         ({"forms": {3: {"parts": [[{"grid": []}]]}}}, "is no part"),
+        ({"forms": {3: {"parts": [[{"grid": ["haze"]}]], "decoder_blocks": [1, 2]}}}, "is not the form"),
         ({"forms": {3: {"parts": [[{"grid": ["hase"]}]]}}}, "did you mean 'haze'"),
         ({"forms": {3: {"parts": [[{"expert": 1}]]}}}, "which is not there"),
         ({"forms": {3: {"parts": [[{"expert": 40}]]}}}, "which is not there"),

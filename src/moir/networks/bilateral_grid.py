@@ -29,17 +29,35 @@ LUMA = (0.299, 0.587, 0.114)
 """Rec. 601: what a pixel's place along the grid's brightness is made of."""
 
 
+class Residual(nn.Module):
+    """x + conv(relu(conv(x))); at first x alone."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(channels, channels, 3, padding=1)
+        self.conv2 = nn.Conv2d(channels, channels, 3, padding=1)
+        for parameter in self.conv2.parameters():
+            nn.init.zeros_(parameter)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """(B, C, H, W) to the same."""
+        out: torch.Tensor = x + self.conv2(torch.relu(self.conv1(x)))
+        return out
+
+
 class BilateralGrid(InstructedNetwork):
     """Predicts a bilateral grid of colour transforms from a thumbnail, and applies it pixel by pixel.
 
     Context (:meth:`analyse`):
         ``presence`` (B, 7), ``degree`` (B, 7, 3): logits as those of :class:`moir.networks.compact.Compact`.
-        ``embedding`` (B, E), ``features`` (B, C, G, G): what the thumbnail shows.
+        ``embedding`` (B, V, E), ``features`` (B, V, C, G, G): what the thumbnail shows. V: views; out of training two,
+        as it is and mirrored, whose estimates and grids are averaged: they err a little differently.
         ``remove`` (B, 8): how far each type shall be removed, 0..1, and 1 if that was an instruction.
 
     Args:
         width: Channels of the first convolution; three times as many at the grid's resolution.
-        blocks: Residual blocks at the grid's resolution.
+        blocks: Residual blocks at the grid's resolution, steered by the embedding and by what shall be removed.
+        trunk: Residual blocks at the grid's resolution before these, from which the embedding is made, too.
         grid: Cells along each side of the picture, G.
         bins: Cells along brightness.
         embedding: Size of the embedding.
@@ -49,7 +67,9 @@ class BilateralGrid(InstructedNetwork):
     overlap: ClassVar[int] = 8
     size_multiple: ClassVar[int] = 8
 
-    def __init__(self, width: int = 32, blocks: int = 4, grid: int = 12, bins: int = 8, embedding: int = 64) -> None:
+    def __init__(
+        self, width: int = 32, blocks: int = 4, trunk: int = 4, grid: int = 12, bins: int = 8, embedding: int = 64
+    ) -> None:
         super().__init__()
         self.cells, self.bins = grid, bins
         wide = 3 * width
@@ -64,6 +84,7 @@ class BilateralGrid(InstructedNetwork):
             nn.ReLU(),
             nn.Conv2d(wide, wide, 3, padding=1),
         )
+        self.trunk = nn.Sequential(*(Residual(wide) for _ in range(trunk)))
         self.mix = nn.Sequential(nn.Linear(2 * wide, 2 * wide), nn.ReLU(), nn.Linear(2 * wide, embedding))
         self.presence = nn.Linear(embedding, len(TYPES))
         self.degree = nn.Linear(embedding, len(TYPES) * len(DEGREES))
@@ -76,16 +97,18 @@ class BilateralGrid(InstructedNetwork):
         """See :meth:`RestorationNetwork.analyse`; the tensors are listed in the class docstring."""
         check_pictures(x)
         with torch.autocast(x.device.type, enabled=False):
-            view = thumbnail(x.float(), 8 * self.cells)
-            features = self.scene((view - 0.5) * 4)
+            view = thumbnail(x.float(), 8 * self.cells)[:, None]
+            views = view if self.training else torch.cat([view, view.flip(4)], 1)
+            features = self.trunk(self.scene((views.flatten(0, 1) - 0.5) * 4))
             embedding = self.mix(feature_statistics(features))
-            presence = self.presence(embedding)
-            degree = self.degree(embedding).view(-1, len(TYPES), len(DEGREES))
+            count = views.shape[1]
+            presence = self.presence(embedding).unflatten(0, (-1, count)).mean(1)
+            degree = self.degree(embedding).view(-1, count, len(TYPES), len(DEGREES)).mean(1)
         return {
             "presence": presence,
             "degree": degree,
-            "embedding": embedding,
-            "features": features,
+            "embedding": embedding.unflatten(0, (-1, count)),
+            "features": features.unflatten(0, (-1, count)),
             "remove": by_estimate(presence),
         }
 
@@ -101,10 +124,16 @@ class BilateralGrid(InstructedNetwork):
     def grid(self, context: Context, batch: int) -> torch.Tensor:
         """The grids of ``batch`` pictures or tiles, (B, 12, bins, G, G)."""
         features, embedding, remove = (recall(context, n, batch) for n in ("features", "embedding", "remove"))
-        condition = torch.cat([embedding, remove], 1)
+        count = embedding.shape[1]
+        condition = torch.cat([embedding, remove[:, None].expand(-1, count, -1)], 2).flatten(0, 1)
+        features = features.flatten(0, 1)
         for block in self.blocks:
             features = block(features, condition)
-        return self.head(features).unflatten(1, (COEFFICIENTS, self.bins))
+        grids = self.head(features).view(batch, count, COEFFICIENTS, self.bins, self.cells, self.cells)
+        if count == 1:
+            return grids[:, 0]
+        as_it_is, mirrored = grids.unbind(1)
+        return (as_it_is + mirrored.flip(4)) / 2
 
 
 def apply_grid(x: torch.Tensor, grid: torch.Tensor, place: torch.Tensor | None = None) -> torch.Tensor:
@@ -133,4 +162,4 @@ def bilateral_grid(**options: Any) -> BilateralGrid:
 
 def test_bilateral_grid(**options: Any) -> BilateralGrid:
     """A tiny one, for tests."""
-    return build(BilateralGrid, {"width": 4, "blocks": 1, "grid": 4, "bins": 3, "embedding": 8}, options)
+    return build(BilateralGrid, {"width": 4, "blocks": 1, "trunk": 1, "grid": 4, "bins": 3, "embedding": 8}, options)

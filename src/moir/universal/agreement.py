@@ -27,12 +27,14 @@ class Agreement(nn.Module):
             the estimate is less sure, the coarsest expert restores.
         sure_mixed: The same for leaves of several types, all of which must be probable enough; where they are not, the
             router's next best leaf is taken.
-        believed: Calibrated probability of any type from which a picture is not taken for sound: instead of a leaf of
-            clean pictures the router's next best leaf is taken. None: the router alone says what is sound.
+        believed: Calibrated probability from which a type is taken to be there: a leaf must be for all such types, if
+            there is one, and then the coarsest expert does not restore for the router's doubts alone; none of clean
+            pictures is taken in any case. None: the router alone chooses among leaves and levels.
         alone: Calibrated probability of any other type from which an expert of one type does not restore, since it
-            would leave that: the coarsest expert does. None: it may leave it.
-        finest: Types whose leaves are restored by their finest expert, if not by the coarsest: where that is made of
-            the one in between and of more, and holds back by itself where it is not certain.
+            would leave that: the coarsest expert does. For types in ``sure_mixed`` it takes what that asks for, if it is
+            more. None: it may leave it.
+        finest: Types whose leaves, alone or with others, are restored by their finest expert, if not by the coarsest:
+            where that is made of the one in between and of more, or holds back by itself where it is not certain.
 
     Raises:
         UnknownNameError: Not a degradation type.
@@ -41,9 +43,11 @@ class Agreement(nn.Module):
     table: torch.Tensor
     least: torch.Tensor
     least_mixed: torch.Tensor
+    least_other: torch.Tensor
     told: torch.Tensor
     is_told: torch.Tensor
     is_clean: torch.Tensor
+    is_for: torch.Tensor
     is_finest: torch.Tensor
     others: torch.Tensor
 
@@ -68,11 +72,13 @@ class Agreement(nn.Module):
             "least_mixed": torch.tensor(
                 [[(sure_mixed or {}).get(t, 0.0) * (t in types) for t in TYPES] for types in mixed]
             ),
+            "least_other": torch.tensor([max(alone or 0.0, (sure_mixed or {}).get(t, 0.0)) for t in TYPES]),
             "told": torch.stack([instruction(types) for types in told]),
             "is_told": torch.tensor([bool(types) for types in told]),
             "others": torch.tensor([[bool(types) and t not in types for t in TYPES] for types in single]),
             "is_clean": torch.tensor([leaf.is_clean for leaf in tree.leaves]),
-            "is_finest": torch.tensor([len(leaf.types) == 1 and leaf.types[0] in finest for leaf in tree.leaves]),
+            "is_for": torch.tensor([[t in leaf.types for t in TYPES] for leaf in tree.leaves]),
+            "is_finest": torch.tensor([bool(set(leaf.types) & set(finest)) for leaf in tree.leaves]),
         }
         for name, value in tables.items():
             self.register_buffer(name, value, persistent=False)  # made of options, which the card keeps
@@ -87,15 +93,21 @@ class Agreement(nn.Module):
         """
         probability = torch.sigmoid(presence)
         doubted = (probability[:, None] < self.least_mixed).any(dim=2)
+        level = route.level
         if self.believed is not None:
-            doubted = doubted | ((probability >= self.believed).any(dim=1, keepdim=True) & self.is_clean)
+            there = probability >= self.believed
+            lacking = (there[:, None] & ~self.is_for).any(dim=2)
+            is_any, has_all = there.any(dim=1, keepdim=True), ~(lacking | doubted).all(dim=1, keepdim=True)
+            doubted = doubted | torch.where(has_all, lacking, is_any & self.is_clean)
+            level = torch.where((is_any & has_all)[:, 0], level.clamp(min=1), level)
         leaf = prune(route.leaf_logits, doubted).argmax(1)
         leaf = torch.where(doubted.gather(1, route.leaf[:, None])[:, 0], leaf, route.leaf)
-        level = self.finer(leaf, route.level)
+        level = self.finer(leaf, level)
         expert = self.table[leaf, level]
         unsure = (probability < self.least[expert]).any(dim=1)
         if self.alone is not None:
-            unsure = unsure | ((probability >= self.alone) & self.others[expert]).any(dim=1)
+            left = probability >= self.least_other
+            unsure = unsure | (left & self.others[expert]).any(dim=1)
         return replace(route, leaf=leaf, level=level.masked_fill(unsure, 0))
 
     def finer(self, leaf: torch.Tensor, level: torch.Tensor) -> torch.Tensor:

@@ -6,6 +6,7 @@ the groups of clean pictures have the identity. Adapters and whole networks of o
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from copy import deepcopy
 from math import lcm
 from typing import Any, ClassVar
 
@@ -56,7 +57,7 @@ class CompactUniRestorer(RestorationNetwork, RouterParts):
         sure, sure_mixed, believed, alone: How sure the estimate must be of a type before an expert for it, or for a mix
             with it, is let loose, before the picture is not taken for sound, and before an expert of another type may
             not restore; see :class:`~moir.universal.agreement.Agreement`. None: no such condition.
-        finest: Types that are left to the finest expert, where the coarsest does not restore.
+        finest: Types whose leaves, alone or with others, the finest expert restores, where the coarsest does not.
         trained: Numbers of the experts that have parameters of their own; the others are the same as their parents, but
             for those of clean pictures, which are the identity. None: all but the coarsest and the identities.
         scene: Options of a bilateral grid (:class:`~moir.networks.bilateral_grid.BilateralGrid`), which experts made
@@ -119,10 +120,12 @@ class CompactUniRestorer(RestorationNetwork, RouterParts):
         if given.keys() - set(self.trained):
             raise InvalidValueError(f"expert {min(given.keys() - set(self.trained))} has a form, but is not trained")
         self.kinds = {n: kind_of(given.get(n, {}), self.base_options, own) for n in self.trained}
-        for number, kind in self.kinds.items():
+        for number, kind in sorted(self.kinds.items()):
             if isinstance(kind, Composed):
                 self._check_parts(number, kind)
-            self.experts[number] = kind.own(self.base)
+            alike = next((n for n in self.kinds if n < number and self.kinds[n] == kind), None)
+            # To begin with, all of a kind are the same, and a copy costs less than another network.
+            self.experts[number] = kind.own(self.base) if alike is None else deepcopy(self.experts[alike])
         told = [self.told(number) for number in range(self.tree.experts)]
         self.agreement = Agreement(self.tree, told, sure, sure_mixed, believed, alone, finest)
         # Tiles suit every expert: no one knows beforehand which will restore.
@@ -174,11 +177,15 @@ class CompactUniRestorer(RestorationNetwork, RouterParts):
         if not isinstance(kind, Composed):
             return kind.assembled(self.base, self.experts[number])
         used = {part.expert for part in kind.parts if part.expert is not None}
-        return ComposedExpert(kind.steps, {n: self.expert(n) for n in sorted(used)}, self.scene, kind.certainty).eval()
+        experts = {n: self.expert(n) for n in sorted(used)}
+        own = None if kind.itself is None else kind.itself.assembled(self.base, self.experts[number])
+        return ComposedExpert(kind.steps, experts, self.scene, kind.certainty, own).eval()
 
     def _check_parts(self, number: int, kind: Composed) -> None:
         """Check that what an expert is made of is there, and not made of others itself."""
         for part in kind.parts:
+            if part.is_own:
+                continue
             if part.expert is None:
                 if self.scene is None:
                     raise InvalidValueError(

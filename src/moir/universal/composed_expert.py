@@ -32,9 +32,12 @@ DECISIONS = ("features", "embedding")
 class Part:
     """What takes part in a step: an expert of the tree, its bilateral grid, or steps of such parts.
 
+    An expert may also have parameters of its own beside others that it is made of; then it is a part of itself.
+
     Attributes:
         told: What it is told to remove; empty: what was found.
-        expert: Number of the expert; None: the grid, or steps.
+        expert: Number of the expert; None: the grid, the expert itself, or steps.
+        is_own: Whether it is the expert itself, by its own parameters.
         steps: One after the other; empty: it is an expert or the grid.
         certainty: Of steps: how far they change what they are given, by how probable the damage is; see
             :class:`ComposedExpert`.
@@ -43,15 +46,17 @@ class Part:
 
     told: tuple[str, ...] = ()
     expert: int | None = None
+    is_own: bool = False
     steps: "Steps" = ()
     certainty: "Ramps" = field(default_factory=dict)
     weight: float = 1.0
 
     @classmethod
     def read(cls, form: Any) -> "Part":
-        """Read ``{"expert": 1, "told": ["noise"]}``, ``{"grid": ["haze"]}``, or ``parts`` (and ``certainty``).
+        """Read a part: an expert, the grid, the expert itself, or steps.
 
-        Each may have a ``weight``.
+        ``{"expert": 1, "told": ["noise"]}``, ``{"grid": ["haze"]}``, ``{"own": ["haze"]}``, or ``parts`` (and
+        ``certainty``), each perhaps with a ``weight``. The grid must be told.
 
         Raises:
             InvalidValueError: It is none of them, or its weight is not above 0.
@@ -64,25 +69,26 @@ class Part:
         if {"parts"} <= keys <= {"parts", "certainty"}:
             steps, ramps = read_steps(form["parts"]), read_ramps(form.get("certainty"))
             return cls(steps=steps, certainty=ramps, weight=float(weight))
-        if keys == {"grid"} and form["grid"]:
-            told, expert = form["grid"], None
+        is_own = keys == {"own"}
+        if is_own or (keys == {"grid"} and form["grid"]):
+            told, expert = form[min(keys)] or (), None
         elif {"expert"} <= keys <= {"expert", "told"} and isinstance(form["expert"], int):
             told, expert = form.get("told") or (), form["expert"]
         else:
             raise InvalidValueError(f'{form!r} is no part of an expert, like {{"expert": 1, "told": ["noise"]}}')
         names = tuple(check_name(str(name), TYPES, "degradation type") for name in told)
-        return cls(names, expert, weight=float(weight))
+        return cls(names, expert, is_own, weight=float(weight))
 
     @property
     def words(self) -> str:
         """For lists."""
-        name = "grid" if self.expert is None else str(self.expert)
+        name = "own" if self.is_own else "grid" if self.expert is None else str(self.expert)
         if self.steps:
             name = f"({words_of(self.steps)})"
         return name if self.weight == 1 else f"{self.weight:g} x {name}"
 
     def all(self) -> "list[Part]":
-        """The experts and grids that it is made of."""
+        """The experts and grids that it is made of, and the expert itself."""
         return [part for step in self.steps for inner in step for part in inner.all()] if self.steps else [self]
 
 
@@ -144,6 +150,7 @@ class ComposedExpert(RestorationNetwork):
         grid: The tree's bilateral grid, if a part needs it.
         certainty: How far the picture is changed, where it is not certain that the damage is there: not at all up to
             the first probability, wholly from the second on, and in between by as much.
+        own: The expert itself, if it is a part.
     """
 
     uses_place: ClassVar[bool] = True
@@ -154,9 +161,10 @@ class ComposedExpert(RestorationNetwork):
         experts: Mapping[int, RestorationNetwork],
         grid: BilateralGrid | None,
         certainty: Ramps | None = None,
+        own: RestorationNetwork | None = None,
     ) -> None:
         super().__init__()
-        self.steps, self.grid, self.certainty = steps, grid, dict(certainty or {})
+        self.steps, self.grid, self.certainty, self.own = steps, grid, dict(certainty or {}), own
         self.experts = nn.ModuleDict({str(number): network for number, network in experts.items()})
 
     def forward(self, x: torch.Tensor, context: Context | None = None) -> torch.Tensor:
@@ -179,6 +187,9 @@ class ComposedExpert(RestorationNetwork):
                 made = x + share[:, None, None, None] * (made - x)
             return made
         told = {"remove": instruction(part.told).to(x).expand(x.shape[0], -1)} if part.told else {}
+        if part.is_own:
+            assert self.own is not None
+            return self.own(x, {**context, **told})
         if part.expert is not None:
             restored: torch.Tensor = self.experts[str(part.expert)](x, {**context, **told})
             return restored
@@ -191,10 +202,11 @@ class ComposedExpert(RestorationNetwork):
         """See :meth:`RestorationNetwork.accelerated`: each expert in its faster form, if it has one."""
         networks = {int(n): network for n, network in self.experts.items() if isinstance(network, RestorationNetwork)}
         faster = {number: make(network) for number, network in networks.items()}
-        if not any(faster.values()):
+        own = None if self.own is None else make(self.own)
+        if not any(faster.values()) and own is None:
             return None
         made = {number: faster[number] or network for number, network in networks.items()}
-        return ComposedExpert(self.steps, made, self.grid, self.certainty).eval()
+        return ComposedExpert(self.steps, made, self.grid, self.certainty, own or self.own).eval()
 
 
 def _mean(results: Sequence[torch.Tensor], weights: Sequence[float]) -> torch.Tensor:

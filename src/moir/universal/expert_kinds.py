@@ -7,7 +7,8 @@ Each kind is described by a form, plain values that the card of the weights hold
 - ``{"adapter": {"method": "conv", "options": {}}}``: the shared network with an adapter.
 - ``{"parts": [[{"expert": 1, "told": ["noise"]}], [{"expert": 3, "told": ["haze"]}, {"grid": ["haze"]}]]}``: other
   experts, one after the other, and the mean of what the parts of one step make; ``grid`` is the tree's bilateral grid.
-  With ``"certainty": {"haze": [0.2, 0.6]}`` as far as it is probable.
+  With ``"certainty": {"haze": [0.2, 0.6]}`` as far as it is probable. ``{"own": ["haze"]}`` as a part is the shared
+  network with parameters of its own, of which the form may say more, as above.
 - ``{"model": "restormer", "options": {}}``: another network of the registry.
 - ``{"model": "spandrel", "tensors": {"head.weight": ["float32", 48, 3, 3]}}``: another project's network.
 """
@@ -180,15 +181,12 @@ class Composed(ExpertKind):
     Attributes:
         steps: What is done.
         certainty: How far, by how probable the damage is.
+        itself: What the expert is as a part of itself; None: it is none.
     """
 
     steps: Steps = ()
     certainty: Ramps = field(default_factory=dict)
-
-    @classmethod
-    def of(cls, steps: Steps, certainty: Ramps) -> "Composed":
-        """The kind of these steps."""
-        return cls(words=f"experts {words_of(steps)}", steps=steps, certainty=certainty)
+    itself: OwnParameters | None = None
 
     @property
     def parts(self) -> list[Part]:
@@ -196,8 +194,8 @@ class Composed(ExpertKind):
         return Part(steps=self.steps).all()
 
     def own(self, base: Compact) -> nn.Module:
-        """See :meth:`ExpertKind.own`: nothing."""
-        return nn.Module()
+        """See :meth:`ExpertKind.own`: nothing, if it is no part of itself."""
+        return nn.Module() if self.itself is None else self.itself.own(base)
 
     def assembled(self, base: Compact, own: nn.Module) -> RestorationNetwork:
         """It is made of other experts, so the tree makes it."""
@@ -259,13 +257,23 @@ def kind_of(form: Form, base_options: Mapping[str, Any], patterns: Sequence[str]
         method = check_name(str(adapter["method"]), METHODS, "adapter")
         return Adapted(words=f"adapter {method}", method=method, options=adapter.get("options") or {})
     if "parts" in form:
-        given = _fields(form, "parts", "certainty")
-        return Composed.of(read_steps(given["parts"]), read_ramps(given.get("certainty")))
+        steps, ramps = read_steps(form["parts"]), read_ramps(form.get("certainty"))
+        rest = {name: value for name, value in form.items() if name not in ("parts", "certainty")}
+        itself = None
+        if any(part.is_own for part in Part(steps=steps).all()):
+            itself = _own_parameters(rest, base_options, patterns)
+        else:
+            _fields(form, "parts", "certainty")
+        return Composed(words=f"experts {words_of(steps)}", steps=steps, certainty=ramps, itself=itself)
     if form.get("model") == SPANDREL:
         return Foreign(shapes=_fields(form, "model", "tensors")["tensors"])
     if "model" in form:
         name = str(_fields(form, "model", "options")["model"])
         return Whole(words=name, model=name, options=form.get("options") or {})
+    return _own_parameters(form, base_options, patterns)
+
+
+def _own_parameters(form: Form, base_options: Mapping[str, Any], patterns: Sequence[str]) -> OwnParameters:
     blocks = {name: value for name, value in form.items() if name != "own"}
     options = with_form(base_options, blocks) if blocks else None
     return OwnParameters(is_told="own" not in form, patterns=tuple(form.get("own", patterns)), options=options)

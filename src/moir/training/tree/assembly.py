@@ -36,14 +36,16 @@ def assemble(
     """
     base, seen = shared_network(recipe.base), load_extractor(recipe, extractor)
     composed, grid = composed_forms(recipe, tree), None if recipe.scene is None else load_model(recipe.scene)[0]
-    forms = {n: form for n in sorted(experts) if (form := form_of(recipe, tree, n))} | composed
+    forms: dict[int, Any] = {n: form for n in sorted(experts) if (form := form_of(recipe, tree, n))}
+    for number, form in composed.items():
+        forms[number] = form | (forms.get(number, {}) if number in experts else {})
     options: dict[str, Any] = {
         "tree": tree.to_options(),
         "base": base.options,
         "extractor": {"features": recipe.extractor.features, "width": recipe.extractor.width},
         "own": list(recipe.experts.train),
         "scene": None if grid is None else grid.options,
-        "trained": sorted([*experts, *composed]),
+        "trained": sorted({*experts, *composed}),
         "forms": {str(n): form for n, form in forms.items()},
         "sure": recipe.router.sure,
         "sure_mixed": recipe.router.sure_mixed,

@@ -15,7 +15,7 @@ from moir.models import find_weights
 from moir.training.loop import Progress, train
 from moir.training.recipe import Damage, Data, Loss, Model, Recipe
 from moir.training.tree.extractor import shared_network
-from moir.training.tree.recipe import ExpertPart, ExpertSettings, TreeRecipe
+from moir.training.tree.recipe import OWN, ExpertPart, ExpertSettings, TreeRecipe
 from moir.universal.expert_form import grown, with_form
 from moir.universal.tree import Tree
 
@@ -71,10 +71,10 @@ def weights_of(folder: Path, tree: Tree, number: int) -> Path:
 def trained_experts(recipe: TreeRecipe, tree: Tree) -> list[int]:
     """Numbers of the experts that are trained.
 
-    All but the coarsest, the identities, those made of others, and those of 0 steps.
+    All but the coarsest, the identities, those made of others alone, and those of 0 steps.
     """
     numbers = [n for n in range(1, tree.experts) if not tree.is_clean(n)]
-    made = composed_forms(recipe, tree)
+    made = {n for n in composed_forms(recipe, tree) if not settings_of(recipe, tree, n).has_own}
     return [n for n in numbers if n not in made and steps_of(recipe, tree, n)]
 
 
@@ -92,6 +92,8 @@ def composed_forms(recipe: TreeRecipe, tree: Tree) -> dict[int, dict[str, Any]]:
             return whole(part) | weight
         if part.expert is None:
             return {"grid": part.told, **weight}
+        if part.expert == OWN:
+            return {OWN: part.told, **weight}
         if part.expert not in numbers:
             raise TrainingError(f"{part.expert!r} is no expert of this tree, which has {', '.join(numbers)}")
         return {"expert": numbers[part.expert], "told": part.told, **weight}

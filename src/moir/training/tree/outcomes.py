@@ -16,6 +16,7 @@ from moir.networks.base import PLACE
 from moir.runtime.device import has_fast_bf16
 from moir.universal.compact_tree import CompactUniRestorer
 from moir.universal.composed_expert import CERTAINTY
+from moir.universal.expert_kinds import Composed
 from moir.universal.pool import fingerprint
 
 Batch = dict[str, torch.Tensor]
@@ -121,7 +122,8 @@ def prints(network: CompactUniRestorer) -> tuple[str, ...]:
     # An assembled expert has all that it does, and its form, which may name what has no numbers.
     for number in set(owners) - found.keys():
         made = fingerprint(network.expert(number).state_dict())
-        found[number] = f"{made} {network.kinds[number].words}"
+        kind = network.kinds[number]
+        found[number] = f"{made} {kind if isinstance(kind, Composed) else kind.words}"
     return tuple(found[owner] for owner in owners)
 
 

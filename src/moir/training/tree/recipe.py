@@ -52,11 +52,16 @@ class ClusterStage(Section):
     """Groups per level below ``all``, the coarsest first."""
 
 
+OWN = "own"
+"""What an expert that is a part of itself is called there."""
+
+
 class ExpertPart(Section):
     """A part of an expert that is made of others; see :class:`moir.universal.composed_expert.Part`."""
 
     expert: str | None = None
-    """By name and level: ``noise (type)``; ``all (all)`` is the shared network. None: ``parts``, or the grid."""
+    """By name and level: ``noise (type)``; ``all (all)`` is the shared network, ``own`` the expert itself, which is
+    trained, then. None: ``parts``, or the grid."""
     parts: list[list["ExpertPart"]] = Field(default=[])
     """Steps of parts, as one part."""
     certainty: dict[str, tuple[Share, Share]] = Field(default={})
@@ -66,12 +71,18 @@ class ExpertPart(Section):
     told: list[str] = Field(default=[])
     """What it is told to remove; empty: what was found. The grid must be told."""
 
+    @property
+    def has_own(self) -> bool:
+        """Whether it is the expert itself, or that is among its parts."""
+        return self.expert == OWN or any(part.has_own for step in self.parts for part in step)
+
 
 class ExpertSettings(Section):
     """What is different for one expert."""
 
     parts: list[list[ExpertPart]] = Field(default=[])
-    """It is made of others, one step after the other, and not trained; what the parts of one step make is averaged."""
+    """It is made of others, one step after the other, and not trained unless it is a part itself; what the parts of one
+    step make is averaged."""
     certainty: dict[str, tuple[Share, Share]] = Field(default={})
     """Only with ``parts``: how far the picture is changed, by how probable each of these types is: not at all up to the
     first probability, wholly from the second on."""
@@ -90,6 +101,11 @@ class ExpertSettings(Section):
     """None: as ``data`` says."""
     scenes: Share | None = None
     """None: as ``data`` says."""
+
+    @property
+    def has_own(self) -> bool:
+        """Whether it is a part of itself, besides others."""
+        return any(part.has_own for step in self.parts for part in step)
 
 
 class ExpertsStage(Section):
@@ -144,7 +160,7 @@ class RouterStage(Section):
     alone: Share | None = None
     """Calibrated probability of any other type from which an expert of one type does not restore."""
     finest: list[str] = Field(default=[])
-    """Types that are left to the finest expert, where the coarsest does not restore."""
+    """Types whose leaves, alone or with others, the finest expert restores, where the coarsest does not."""
     reconstruction: Weight = 0.0
     """Weight of the L1 error through the gate (equation 9), as published: 1."""
     balance: Weight = 0.0
