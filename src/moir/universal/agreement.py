@@ -31,7 +31,7 @@ class Agreement(nn.Module):
             there is one, and then the coarsest expert does not restore for the router's doubts alone; none of clean
             pictures is taken in any case. None: the router alone chooses among leaves and levels.
         alone: Calibrated probability of any other type from which an expert of one type does not restore, since it
-            would leave that: the coarsest expert does. For types in ``sure_mixed`` it takes what that asks for, if it is
+            would leave that: the coarsest expert does. For a type in ``sure_mixed`` what is asked for there, if it is
             more. None: it may leave it.
         finest: Types whose leaves, alone or with others, are restored by their finest expert, if not by the coarsest:
             where that is made of the one in between and of more, or holds back by itself where it is not certain.
