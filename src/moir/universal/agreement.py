@@ -98,7 +98,7 @@ class Agreement(nn.Module):
             there = probability >= self.believed
             lacking = (there[:, None] & ~self.is_for).any(dim=2)
             is_any, has_all = there.any(dim=1, keepdim=True), ~(lacking | doubted).all(dim=1, keepdim=True)
-            doubted = doubted | torch.where(has_all, lacking, is_any & self.is_clean)
+            doubted = doubted | (has_all & lacking) | (~has_all & is_any & self.is_clean)
             level = torch.where((is_any & has_all)[:, 0], level.clamp(min=1), level)
         leaf = prune(route.leaf_logits, doubted).argmax(1)
         leaf = torch.where(doubted.gather(1, route.leaf[:, None])[:, 0], leaf, route.leaf)
