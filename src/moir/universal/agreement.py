@@ -34,7 +34,7 @@ class Agreement(nn.Module):
             would leave that: the coarsest expert does. For a type in ``sure_mixed`` what is asked for there, if it is
             more. None: it may leave it.
         finest: Types whose leaves, alone or with others, are restored by their finest expert, if not by the coarsest:
-            where that is made of the one in between and of more, or holds back by itself where it is not certain.
+            where that is made of more than the one in between, or holds back by itself where it is not certain.
 
     Raises:
         UnknownNameError: Not a degradation type.
