@@ -28,14 +28,16 @@ import json, sys, time
 marks = [("start", 0.0)]
 mark = lambda name: marks.append((name, time.process_time()))
 mark("start the interpreter")
+import gc
+gc.disable()  # as `moir restore` does
 import torch
 mark("import torch")
 import moir.cli.app
 mark("import moir.cli (typer, rich)")
 import moir.batch, moir.restore, moir.batch.pipeline, moir.batch.workers
 mark("import moir's restoring")
-import gc
-gc.freeze()  # as `moir restore` does
+gc.freeze()
+gc.enable()
 from moir.models import DEFAULT, load_model
 network, card = load_model(sys.argv[2] if len(sys.argv) > 2 else DEFAULT)
 mark("make the network, read and check the weights")

@@ -7,6 +7,7 @@ import typer
 
 from moir.cli.options import Device, Inputs, Json, Model, Overwrite, Recursive
 from moir.cli.output import bar, emit, say
+from moir.cli.startup import imports_to_keep
 
 
 def inspect(
@@ -26,10 +27,11 @@ def inspect(
 
     Nothing is restored. A file that cannot be read does not stop the others; the exit code is then 1.
     """
-    from moir.base.errors import MoirError
-    from moir.batch import select_inputs
-    from moir.batch.inspecting import inspect_file
-    from moir.restore import load
+    with imports_to_keep():
+        from moir.base.errors import MoirError
+        from moir.batch import select_inputs
+        from moir.batch.inspecting import inspect_file
+        from moir.restore import load
 
     selection = select_inputs(inputs, recursive=recursive)
     for path in selection.skipped:

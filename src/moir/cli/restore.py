@@ -1,6 +1,5 @@
 """``moir restore``."""
 
-import gc
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -18,6 +17,7 @@ from moir.cli.options import (
     tile_of,
 )  # fmt: skip
 from moir.cli.output import bar, emit, say
+from moir.cli.startup import imports_to_keep
 
 LISTED = 20
 """At most so many failures are listed again at the end."""
@@ -76,11 +76,9 @@ def restore(
     beside the input, as NAME_restored.EXT. Nothing is replaced unless --overwrite is given. A file that cannot be
     restored does not stop the others; the exit code is then 1.
     """
-    from moir.batch import Options, Settings, default_manifest, pair_outputs, restore_many, select_inputs
+    with imports_to_keep():
+        from moir.batch import Options, Settings, default_manifest, pair_outputs, restore_many, select_inputs
 
-    # The modules just imported, torch above all, stay to the end. A full collection would walk through them, and so
-    # would the interpreter's last one: each takes a tenth of the time of `import torch`.
-    gc.freeze()
     tasks = tuple(t.strip() for t in task.split(",")) if task else None
     settings = Settings(model, tasks, strength, device, precision, tile_of(tile), compare, tuple(adapter or ()))
     account = _Account(json)

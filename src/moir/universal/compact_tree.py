@@ -6,7 +6,6 @@ the groups of clean pictures have the identity. Adapters and whole networks of o
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from copy import deepcopy
 from math import lcm
 from typing import Any, ClassVar
 
@@ -24,7 +23,7 @@ from moir.universal.agreement import Agreement
 from moir.universal.compact_extractor import CompactExtractor
 from moir.universal.composed_expert import CERTAINTY, DECISIONS, SCENE, ComposedExpert, scene_context, weighed
 from moir.universal.expert_form import own_names
-from moir.universal.expert_kinds import Composed, Form, kind_of
+from moir.universal.expert_kinds import Composed, Form, copied, kind_of
 from moir.universal.losses import through_gate
 from moir.universal.router import Route, RouterNoise, RouterParts, level_balance, prune
 from moir.universal.tree import Tree, grouped
@@ -125,7 +124,7 @@ class CompactUniRestorer(RestorationNetwork, RouterParts):
                 self._check_parts(number, kind)
             alike = next((n for n in self.kinds if n < number and self.kinds[n] == kind), None)
             # To begin with, all of a kind are the same, and a copy costs less than another network.
-            self.experts[number] = kind.own(self.base) if alike is None else deepcopy(self.experts[alike])
+            self.experts[number] = kind.own(self.base) if alike is None else copied(self.experts[alike])
         told = [self.told(number) for number in range(self.tree.experts)]
         self.agreement = Agreement(self.tree, told, sure, sure_mixed, believed, alone, finest)
         # Tiles suit every expert: no one knows beforehand which will restore.

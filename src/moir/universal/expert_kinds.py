@@ -24,6 +24,7 @@ from torch import nn
 
 from moir.base.errors import InvalidValueError
 from moir.base.names import check_name
+from moir.checkpoints.blank import blank_weights
 from moir.models import create_model
 from moir.networks.base import RestorationNetwork
 from moir.networks.compact import Compact
@@ -313,6 +314,13 @@ def held(tensors: Mapping[str, torch.Tensor]) -> nn.Module:
     return holder
 
 
+def copied(own: nn.Module) -> nn.Module:
+    """A copy of what an expert has of its own, which takes half the time of a deep copy where it only holds tensors."""
+    if type(own) is not nn.Module:
+        return deepcopy(own)
+    return held({name: _copied(tensor) for name, tensor in tensors_of(own).items()})
+
+
 def _put_all(network: nn.Module, tensors: Mapping[str, torch.Tensor]) -> None:
     """Set parameters and buffers by their dotted names; modules on the way are made where they are missing."""
     for name, tensor in tensors.items():
@@ -338,7 +346,7 @@ def _sharing(base: Compact, options: Mapping[str, Any] | None = None) -> Compact
     shared = dict(base.named_parameters())
     if options is None:  # its modules are copied, and its tensors stay what they are
         return deepcopy(base, {id(parameter): parameter for parameter in shared.values()})
-    with torch.random.fork_rng(devices=[]):  # numbers that are replaced must not change what others draw
+    with blank_weights():
         network = Compact(**options).requires_grad_(False)
     names = {name for name, _ in network.named_parameters()}
     _put_all(network, {name: parameter for name, parameter in shared.items() if name in names})
