@@ -1,5 +1,6 @@
 import json
 import logging
+from copy import deepcopy
 
 import pytest
 import torch
@@ -15,7 +16,9 @@ from moir.training import loop as loop_module
 from moir.training.data import DamagedPatches, load_pictures
 from moir.training.loop import train, update_average
 from moir.training.losses import charbonnier, degree_loss, fft_loss, terms
+from moir.training.optimisers import make_optimiser
 from moir.training.recipe import Loss
+from moir.training.state import load_state
 from moir.training.teacher import Teacher
 
 
@@ -55,6 +58,65 @@ def test_a_resumed_run_ends_exactly_where_an_unbroken_one_does(recipe_file, tmp_
     assert rest == [4, 5, 6]
     for name, value in read_tensors(resumed)[0].items():
         assert torch.equal(value, whole[name]), name
+
+
+class TestStateInPieces:
+    MEGABYTES = "0.05"
+
+    @pytest.fixture
+    def in_pieces(self, recipe_file):
+        return load_recipe(recipe_file, {"state.megabytes": self.MEGABYTES})
+
+    def test_no_file_of_the_state_is_larger_than_asked_for_and_none_is_left_over(self, in_pieces, recipe, tmp_path):
+        train(in_pieces, tmp_path / "run", device="cpu")
+        files = list((tmp_path / "run").glob("state*.safetensors"))
+        assert max(file.stat().st_size for file in files) <= float(self.MEGABYTES) * 1e6
+        of_step = [{name for name in (f.name for f in files) if f"{step:07d}" in name} for step in (3, 6)]
+        assert all(len(pieces) > 1 for pieces in of_step)  # the present state's, and those of the one before
+        assert len(files) == 2 + sum(map(len, of_step))
+        one = read_tensors(train(recipe, tmp_path / "one", device="cpu").with_name("state.safetensors"))[0]
+        assert len(list((tmp_path / "one").glob("state*.safetensors"))) == 2
+        held = [read_tensors(file)[0] for file in files if "previous" not in file.name and "0000003" not in file.name]
+        assert sum(map(len, held)) == len(one)
+        for piece in held:
+            for name, value in piece.items():
+                assert torch.equal(value, one[name]), name
+
+    def test_a_run_goes_on_from_them_exactly(self, in_pieces, recipe, tmp_path):
+        whole = read_tensors(train(recipe, tmp_path / "whole", device="cpu"))[0]
+        train(in_pieces.model_copy(update={"steps": 3}), tmp_path / "run", device="cpu")
+        for name, value in read_tensors(train(in_pieces, tmp_path / "run", device="cpu"))[0].items():
+            assert torch.equal(value, whole[name]), name
+
+    def test_a_missing_piece_is_named(self, in_pieces, tmp_path):
+        train(in_pieces, tmp_path / "run", device="cpu")
+        (tmp_path / "run" / "state_0000006_1.safetensors").unlink()
+        with pytest.raises(TrainingError, match="not whole without state_0000006_1"):
+            train(in_pieces, tmp_path / "run", device="cpu")
+
+
+@pytest.mark.parametrize(("optimiser", "share"), [("muon", 1 / 3), ("adamw", 3 / 8)])
+def test_a_state_that_is_not_exact_is_small_and_goes_on_from_the_average(recipe_file, tmp_path, optimiser, share):
+    recipe = load_recipe(recipe_file, {"optimiser.name": optimiser, "state.exact": "false", "steps": "3"})
+    exact = load_recipe(recipe_file, {"optimiser.name": optimiser, "steps": "3"})
+    average = read_tensors(train(recipe, tmp_path / "run", device="cpu"))[0]
+    train(exact, tmp_path / "exact", device="cpu")
+
+    def numbers(run):
+        kept = read_tensors(tmp_path / run / "state.safetensors")[0].values()
+        return sum(tensor.numel() * tensor.element_size() for tensor in kept)
+
+    assert numbers("run") / numbers("exact") == pytest.approx(share, rel=0.05)
+    network = create_model(recipe.model.name, **recipe.model.options)
+    moments = make_optimiser(network, recipe.optimiser)
+    assert load_state(tmp_path / "run", network, deepcopy(network), moments) == 3
+    for name, value in network.state_dict().items():
+        assert torch.equal(value, average[name].bfloat16().float()), name
+    steps = []
+    train(
+        recipe.model_copy(update={"steps": 5}), tmp_path / "run", device="cpu", on_step=lambda p: steps.append(p.step)
+    )
+    assert steps == [4, 5]
 
 
 def test_a_finished_run_can_be_made_longer(recipe, recipe_file, tmp_path):

@@ -220,7 +220,8 @@ def train(
                 draw_usage(usage, out / "expert_usage.png")
             draw_curves(out)
         if save:
-            save_state(out, trained_part(network), trained_part(average), optimiser, step)
+            kept = recipe.state.model_dump()
+            save_state(out, trained_part(network), trained_part(average), optimiser, step, **kept)
             save_result(out, average, recipe, step * per_step, dataset.credits, licence)
     accelerator.end_training()
     if writer is not None:
