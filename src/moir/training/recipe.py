@@ -284,7 +284,7 @@ class State(Section):
 
     exact: bool = True
     """Everything, so that a run that was stopped ends exactly as one that was not. False: the moving average and the
-    optimiser's moments alone, in bf16: with Muon about a third of the size, with AdamW three eighths; a run goes on from the
+    optimiser's moments alone, in bf16: about a third of the size (AdamW: three eighths); a run goes on from the
     average."""
     megabytes: Annotated[float, Field(gt=0)] | None = None
     """In files of at most so many megabytes (10^6 bytes), for hosts that take no larger ones. None: in one."""
