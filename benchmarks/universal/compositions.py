@@ -1,6 +1,7 @@
 """Which experts, one after the other or together, restore haze, darkness and mixes with them best, told what is there.
 
-    python benchmarks/universal/compositions.py --data ROOT [--model TREE] [--grid GRID] [--pictures N] [--output F.md]
+    python benchmarks/universal/compositions.py --data ROOT [--model TREE] [--grid GRID] [--pictures N]
+        [--range outside] [--output F.md]
 
 On scenes of training pictures (shrunk by a random factor, 384 px) that are damaged anew, with seeds that no network was
 trained on: the decision is made on the whole, the centre of 160 px is restored and scored (PSNR over RGB, dB, mean;
@@ -27,6 +28,7 @@ from moir.training.reading import load_recipe
 from moir.training.tree.outcomes import centre, place_of_centre
 from moir.universal.compact_tree import CompactUniRestorer
 from moir.universal.composed_expert import ComposedExpert, Part, read_steps
+from moir.universal.expert_kinds import Composed
 
 RECIPE = Path(__file__).parents[2] / "recipes" / "tree" / "all.yaml"
 SEED, SIZE, CROP = 4242, 384, 160
@@ -39,20 +41,22 @@ MIX, RAINY, SNOWY = (
     "noise-haze-snow-blur-lowlight (degree)",
 )
 HAZE, DARK = "haze (type): haze", "lowlight (type): lowlight"
-DEHAZE, LIGHTEN = f"{HAZE} + 2 x grid: haze", f"{DARK} + 2 x grid: lowlight"
+DEHAZE, LIGHTEN = f"{HAZE} + 4 x grid: haze", f"{DARK} + 2 x grid: lowlight"
 DENOISE, DERAIN = "noise (type): noise", "rain (degree): rain"
 BOTH = "grid: haze lowlight"
 FINE_RAIN, FINE_SNOW = f"all (all): noise rain blur | {BOTH}", f"all (all): noise snow blur | {BOTH}"
-RAINY_WAYS = (MIX, RAINY, FINE_RAIN, f"{RAINY} + [{FINE_RAIN}]", f"{RAINY} + 2 x [{FINE_RAIN}]")
-SNOWY_WAYS = (MIX, SNOWY, FINE_SNOW, f"{SNOWY} + [{FINE_SNOW}]", f"{SNOWY} + 2 x [{FINE_SNOW}]")
+STEPS_RAIN, STEPS_SNOW = (f"{DENOISE} | all (all): {fine} blur | {BOTH}" for fine in ("rain", "snow"))
+RAINY_WAYS = (MIX, RAINY, FINE_RAIN, STEPS_RAIN, f"{RAINY} + [{FINE_RAIN}]", f"{RAINY} + 2 x [{STEPS_RAIN}]")
+SNOWY_WAYS = (MIX, SNOWY, FINE_SNOW, STEPS_SNOW, f"{SNOWY} + [{FINE_SNOW}]", f"{SNOWY} + 2 x [{STEPS_SNOW}]")
 WAYS: dict[str, tuple[str, ...]] = {
-    "haze": (HAZE, "grid: haze", DEHAZE),
+    "haze": (HAZE, "grid: haze", f"{HAZE} + 2 x grid: haze", DEHAZE),
     "lowlight": (DARK, "grid: lowlight", LIGHTEN, f"{DENOISE} | grid: lowlight", f"{DENOISE} | {LIGHTEN}"),
-    "H-R": ("rain-haze (degree)", MIX, f"all (all): noise rain | {HAZE}", f"all (all): noise rain | {DEHAZE}",
-            f"{DERAIN} | {DEHAZE}"),
-    "H-N": ("noise-haze (degree)", MIX, f"{DENOISE} | {HAZE}", f"{DENOISE} | {DEHAZE}",
-            f"{MIX} + [{DENOISE} | {DEHAZE}]"),
-    "H-N-R": (f"all (all): noise rain | {DEHAZE}", f"{DENOISE} | {DERAIN} | {DEHAZE}", *RAINY_WAYS),
+    "H-R": (MIX, f"all (all): noise rain | {HAZE}", "all (all): noise rain | grid: haze",
+            f"all (all): noise rain | {DEHAZE}", f"{DERAIN} | {DEHAZE}"),
+    "H-N": (MIX, f"{DENOISE} | {HAZE}", f"{DENOISE} | grid: haze", f"{DENOISE} | {HAZE} + 2 x grid: haze",
+            f"{DENOISE} | {DEHAZE}"),
+    "H-N-R": (f"all (all): noise rain | {DEHAZE}", f"{DENOISE} | all (all): rain | {DEHAZE}",
+              f"{DENOISE} | all (all): rain | grid: haze", *RAINY_WAYS),
     "LL-H-N-R": RAINY_WAYS,
     "LL-H-N-B-R": RAINY_WAYS,
     "LL-H-N-S": SNOWY_WAYS,
@@ -96,7 +100,9 @@ def with_grid(tree: CompactUniRestorer, grid: str | None) -> CompactUniRestorer:
 
 
 @torch.inference_mode()
-def measure(tree: CompactUniRestorer, scenes: DamagedPatches, count: int, setting: str) -> dict[str, torch.Tensor]:
+def measure(
+    tree: CompactUniRestorer, scenes: DamagedPatches, count: int, setting: str, where: str = "inside"
+) -> dict[str, torch.Tensor]:
     """By way the PSNR of each picture, (count,)."""
     names = {f"{tree.tree.name_of(n)} ({tree.tree.level_of(n)})": n for n in reversed(range(tree.tree.experts))}
     faster: dict[int, RestorationNetwork] = {}
@@ -104,7 +110,10 @@ def measure(tree: CompactUniRestorer, scenes: DamagedPatches, count: int, settin
     def expert(number: int) -> RestorationNetwork:
         owner = tree.owner_of(number)
         if owner not in faster:
-            faster[owner] = accelerate(tree.expert(owner)) or tree.expert(owner)
+            kind = tree.kinds.get(owner)
+            itself = kind.itself if isinstance(kind, Composed) else None
+            own = tree.expert(owner) if itself is None else itself.assembled(tree.base, tree.experts[owner])
+            faster[owner] = accelerate(own) or own
         return faster[owner]
 
     ways: dict[str, Callable[[torch.Tensor, Context], torch.Tensor]] = {}
@@ -113,7 +122,7 @@ def measure(tree: CompactUniRestorer, scenes: DamagedPatches, count: int, settin
         used = {part.expert for part in Part(steps=steps).all() if part.expert is not None}
         ways[way] = ComposedExpert(steps, {n: expert(n) for n in used}, tree.scene).eval()
     found: dict[str, list[float]] = {way: [] for way in ways}
-    request = degrade.parse(f"{setting}=inside")
+    request = degrade.parse(f"{setting}={where}")
     for number in range(count):
         target = scenes[number]["target"][None]
         records = request.sample(torch.Generator().manual_seed(SEED + number))
@@ -133,6 +142,7 @@ def main() -> None:
     parser.add_argument("--model", default="unirestorer_compact")
     parser.add_argument("--grid", help="another bilateral grid than the tree's")
     parser.add_argument("--pictures", type=int, default=60, help="default: %(default)s")
+    parser.add_argument("--range", choices=("inside", "outside"), default="inside", help="of the damage")
     parser.add_argument("--output", type=Path)
     options = parser.parse_args()
     os.environ["MOIR_DATA"] = options.data
@@ -146,12 +156,13 @@ def main() -> None:
     lines = [
         "# Experts made of others",
         "",
-        f"Made by `python benchmarks/universal/compositions.py`: {options.pictures} training scenes of {SIZE} px, the "
-        f"centre of {CROP} px scored, told what is there. PSNR in dB; the gain over the shared network with its "
-        "standard error. Steps follow each other (then), and the results of parts (+) are averaged.",
+        f"Made by `python benchmarks/universal/compositions.py`: {options.pictures} training scenes of {SIZE} px, "
+        f"damage {options.range} the range of training, the centre of {CROP} px scored, told what is there. PSNR in "
+        "dB; the gain over the shared network with its standard error. Steps follow each other (then), and the results "
+        "of parts (+) are averaged. Experts that are parts of themselves are meant by their own parameters alone.",
     ]
     for setting in WAYS:
-        found = measure(tree, scenes, options.pictures, setting)
+        found = measure(tree, scenes, options.pictures, setting, options.range)
         shared = found["all (all)"]
         best = max(found, key=lambda way: float(found[way].mean()))
         rows = []

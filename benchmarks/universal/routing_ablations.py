@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from routing_pictures import RANGES, SETTINGS, Seen, Setting
-from routing_tables import agreed, header, router_of, row, told, ways
+from routing_tables import agreed, header, router_of, row, ways
 
 from moir.base.names import DEGREES, TYPES
 from moir.checkpoints import read_tensors, write_tensors
@@ -244,8 +244,9 @@ def _division(network: CompactUniRestorer, found: Mapping[Setting, Seen], sample
         return torch.full((len(seen.points),), expert_of(tree, setting.types))
 
     def instructed(seen: Seen, setting: Setting) -> torch.Tensor:
-        leaf, level = told(tree, router(seen.points), setting.types)
-        return table[leaf, level]
+        route = router(seen.points)
+        place = network.told_place(route.leaf_logits, route.level_logits, setting.types)
+        return torch.zeros_like(route.leaf) if place is None else table[place]
 
     rows = {
         "clusters: the nearest centre, finest level": by_centre,

@@ -1,6 +1,6 @@
 """The pictures of the routing benchmarks: fourteen settings in two ranges, and what the networks make of them."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -8,12 +8,14 @@ import torch
 
 from moir import degrade
 from moir.base.names import TYPES
+from moir.checkpoints import read_tensors, write_tensors
 from moir.datasets import find
 from moir.degrade.pipeline import MIXES
-from moir.networks.base import RestorationNetwork
+from moir.networks.base import PLACE, RestorationNetwork
 from moir.runtime.device import has_fast_bf16
-from moir.training.tree.outcomes import Batch, Outcomes, centre, measure
+from moir.training.tree.outcomes import Batch, Outcomes, centre, measure, place_of_centre
 from moir.universal.compact_tree import CompactUniRestorer
+from moir.universal.pool import fingerprint
 
 WHOLE = 384
 """Side of what the decision is made on, pixels: a centre crop of the picture, or all of it."""
@@ -57,12 +59,15 @@ class Seen:
         points: (N, F), places of the representations.
         presence: (N, 7), calibrated logits.
         degree: (N, 7, 3), logits.
+        auto, told: (N,), PSNR of what a user gets who says nothing, and who says which damage is there, dB.
     """
 
     outcomes: Outcomes
     points: torch.Tensor
     presence: torch.Tensor
     degree: torch.Tensor
+    auto: torch.Tensor
+    told: torch.Tensor
 
     def psnr(self, expert: torch.Tensor) -> torch.Tensor:
         """(N,), of these experts, dB."""
@@ -122,7 +127,28 @@ def see(network: CompactUniRestorer, root: Path, setting: Setting, count: int, k
         decided = [network.analyse(x) for x in pictures]
         points = network.extractor.place(torch.cat([network.extractor(x) for x in pictures]))
         presence, degree = (torch.cat([context[name] for context in decided]) for name in ("presence", "degree"))
-        return Seen(outcomes, points, presence, degree)
+    users = kept / f"{setting.range}_{setting.name}_{count}_users.safetensors"
+    made_with = f"{fingerprint(network.state_dict())} {sorted(network.options.items())}"
+    tensors, facts = read_tensors(users) if users.exists() else ({}, {})
+    if facts.get("made_with") != made_with:
+        tensors = _as_users_get_them(network, damaged(root, setting, count), setting.types)
+        write_tensors(users, tensors, {"made_with": made_with}, overwrite=True)
+    return Seen(outcomes, points, presence, degree, **tensors)
+
+
+@torch.inference_mode()
+def _as_users_get_them(
+    network: CompactUniRestorer, batches: Iterable[Batch], types: Sequence[str]
+) -> dict[str, torch.Tensor]:
+    """PSNR, (N,), of auto mode and of instruction mode, from the estimate on."""
+    found: dict[str, list[torch.Tensor]] = {"auto": [], "told": []}
+    for batch in batches:
+        whole = batch["input"]
+        context = {**network.analyse(whole), PLACE: place_of_centre(whole, CROP)}
+        for mode, decided in (("auto", context), ("told", network.instruct(context, types))):
+            error = network(centre(whole, CROP), decided).clamp(0, 1) - centre(batch["target"], CROP)
+            found[mode].append(-10 * error.square().mean((1, 2, 3)).log10())
+    return {mode: torch.cat(values) for mode, values in found.items()}
 
 
 def _centre(x: torch.Tensor, side: int) -> torch.Tensor:

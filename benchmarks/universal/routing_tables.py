@@ -9,7 +9,6 @@ from routing_pictures import CROP, RANGES, SETTINGS, WHOLE, Seen, Setting
 from moir.base.names import TYPES
 from moir.universal.compact_tree import CompactUniRestorer
 from moir.universal.router import Route, Router
-from moir.universal.tree import Tree
 
 Choice = Callable[[Seen, Route, Setting], torch.Tensor]
 """The PSNR, (N,), that a way of choosing reaches on the pictures of a setting."""
@@ -27,10 +26,6 @@ def ways(network: CompactUniRestorer) -> dict[str, Choice]:
     def at(expert: Callable[[Route], torch.Tensor]) -> Choice:
         return lambda seen, route, _: seen.psnr(expert(route))
 
-    def auto(seen: Seen, route: Route, setting: Setting) -> torch.Tensor:
-        chosen = agreed(network, seen, route)
-        return seen.psnr(table[chosen.leaf, chosen.level])
-
     def oracle(seen: Seen, route: Route, setting: Setting) -> torch.Tensor:
         return seen.outcomes.psnr.amax(1)
 
@@ -40,30 +35,17 @@ def ways(network: CompactUniRestorer) -> dict[str, Choice]:
     def random(seen: Seen, route: Route, setting: Setting) -> torch.Tensor:
         return seen.outcomes.psnr[:, table].mean((1, 2))  # the expectation over a random leaf and a random level
 
-    def instructed(seen: Seen, route: Route, setting: Setting) -> torch.Tensor:
-        leaf, level = told(tree, route, setting.types)
-        return seen.psnr(table[leaf, level])
-
     return {
         "coarsest": at(lambda route: torch.zeros_like(route.leaf)),
         "by type": at(lambda route: table[route.leaf, torch.ones_like(route.leaf)]),
         "finest": at(lambda route: table[route.leaf, torch.full_like(route.leaf, len(tree.levels) - 1)]),
         "router alone": at(lambda route: table[route.leaf, route.level]),
-        "auto": auto,
-        "told": instructed,
+        "auto": lambda seen, route, setting: seen.auto,
+        "told": lambda seen, route, setting: seen.told,
         "random": random,
         "of setting": of_setting,
         "oracle": oracle,
     }
-
-
-def told(tree: Tree, route: Route, types: tuple[str, ...]) -> tuple[torch.Tensor, torch.Tensor]:
-    """Leaf and level when the tree is pruned to these types, as in :meth:`CompactUniRestorer.instruct`."""
-    mask = torch.tensor([not leaf.types or not set(leaf.types) <= set(types) for leaf in tree.leaves])
-    if bool(mask.all()):
-        return route.leaf, torch.zeros_like(route.level)
-    leaf = route.leaf_logits.masked_fill(mask, -torch.inf).argmax(1)
-    return leaf, route.level_logits.masked_fill(tree.level_mask(mask), -torch.inf).argmax(1)
 
 
 def tables(
@@ -82,11 +64,12 @@ def tables(
     count = len(next(iter(found.values())).points)
     lines = [
         f"Protocol: {count} pictures of cid22_validation, decision on {WHOLE} px, centre {CROP} px scored, PSNR "
-        "over RGB (dB), mean; experts restore as if the damage were certain. "
+        "over RGB (dB), mean. `auto` and `told` are what a user gets who says nothing, or which damage is there; in "
+        "all other columns experts restore as if the damage were certain. "
         "`random` is the expectation over a random leaf and level; `of setting` takes one expert for all pictures of a "
         "setting, the best in their mean, so it knows the damage and not the picture; `oracle` takes the best expert "
-        "of each picture, which nobody can know; `told` is the router with the tree pruned to the types that are "
-        "there." + (" `control` is the shared network, trained on by itself." if control is not None else ""),
+        "of each picture, which nobody can know."
+        + (" `control` is the shared network, trained on by itself." if control is not None else ""),
         "",
     ]
     for where, title in RANGES.items():
@@ -107,7 +90,7 @@ def tables(
 
 def wrong_instructions(network: CompactUniRestorer, found: Mapping[Setting, Seen]) -> list[str]:
     """What it does to pictures to be told to remove damage that is not there, as lines of Markdown."""
-    tree, table, router = network.tree, network.tree.table(), router_of(network)
+    table, router = network.tree.table(), router_of(network)
     lines = [
         "## Told to remove what is not there",
         "",
@@ -125,10 +108,11 @@ def wrong_instructions(network: CompactUniRestorer, found: Mapping[Setting, Seen
             if type_ in setting.types:
                 continue
             route = router(seen.points)
-            leaf, level = told(tree, route, (type_,))
-            reached, chosen = seen.psnr(table[leaf, level]), agreed(network, seen, route)
+            place = network.told_place(route.leaf_logits, route.level_logits, (type_,))
+            assert place is not None, f"no leaf is for {type_}"
+            reached = seen.psnr(table[place])
             changes[f"{setting.name} ({setting.range})"] = reached + 10 * seen.outcomes.before.log10()
-            against.append(reached - seen.psnr(table[chosen.leaf, chosen.level]))
+            against.append(reached - seen.auto)
         every = torch.cat(list(changes.values()))
         worst = min(changes, key=lambda name: float(changes[name].mean()))
         lines.append(

@@ -156,7 +156,9 @@ def test_experts_made_of_others_alone_are_not_trained(place, tmp_path, grid):
     parts = [[{"expert": "rain (type)", "told": ["rain"]}], [{"told": ["haze"]}]]
     itself = {"parts": [[{"expert": "own"}, {"expert": "rain (type)"}]], "form": {"decoder_blocks": [1, 2]}}
     each = {"light rain (degree)": {"parts": parts}, "heavy rain (degree)": itself}
-    experts = {"steps": {"type": 1, "degree": 1}, "batch": 2, "patch": 32, "precision": "no", "each": each}
+    steps = [[{"expert": "rain (type)", "told": ["rain"], "sure": 0.5}], [{"told": ["haze"], "sure": 0.5}]]
+    experts = {"steps": {"type": 1, "degree": 1}, "batch": 2, "patch": 32, "precision": "no", "each": each,
+               "combined": steps}  # fmt: skip
     recipe = load_recipe(text(place, experts=experts, scene=grid))
     numbers = {tree.name_of(n): n for n in range(1, tree.experts)}
     assert [tree.name_of(n) for n in trained_experts(recipe, tree)] == ["rain", "heavy rain"]
@@ -171,6 +173,9 @@ def test_experts_made_of_others_alone_are_not_trained(place, tmp_path, grid):
     scene = load_model(grid)[0]
     wanted = scene(fine, scene.instruct(scene.analyse(x), ["haze"]))
     torch.testing.assert_close(network.restore_with(numbers["light rain"], x, context), wanted)
+    told = network.instruct(context, ["rain", "haze"])
+    fine = network.expert(numbers["rain"])(x, network.base.instruct(told, ["rain"]))
+    torch.testing.assert_close(network(x, told), scene(fine, scene.instruct(scene.analyse(x), ["haze"])))
     heavy = network.kinds[numbers["heavy rain"]]
     assert heavy.words == f"experts own + {numbers['rain']}"
     assert heavy.itself.options["decoder_blocks"] == [1, 2]

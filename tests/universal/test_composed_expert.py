@@ -10,7 +10,7 @@ from moir.checkpoints import Card
 from moir.export.run import load_exported
 from moir.export.writing import export
 from moir.models import create_model
-from moir.networks.base import PLACE
+from moir.networks.base import PLACE, select
 from moir.runtime import Engine
 from moir.runtime.fast import accelerate
 from moir.training.tree.outcomes import centre, place_of_centre, prints
@@ -99,7 +99,110 @@ def test_a_picture_is_changed_as_far_as_its_damage_is_probable():
     fine = network.expert(2)(x, network.base.instruct(context, ["rain"]))
     torch.testing.assert_close(network.restore_with(COMPOSED, x, context)[0], fine[0])
     told = network.instruct(context, ["haze"])
-    assert bool((told[CERTAINTY] == 1).all())
+    assert told[CERTAINTY].tolist() == [[0, 0, 1, 0, 0, 0, 0]] * 3
+
+
+def test_a_sure_part_removes_what_is_certain_and_rests_where_nothing_is():
+    sure = {"parts": [[{"expert": 0, "told": ["rain", "snow"], "sure": 0.5}], [{"grid": ["haze"], "sure": 0.5}]]}
+    network, x = made(forms={COMPOSED: sure}), torch.rand(4, 3, 24, 24)
+    certainty = torch.full((4, 7), 0.4)
+    certainty[1, 1] = 0.5  # rain
+    certainty[2, [1, 3]] = 0.9  # rain and snow
+    certainty[3, 2] = 0.9  # haze
+    context = {**network.analyse(x), CERTAINTY: certainty}
+    restored = network.restore_with(COMPOSED, x, context)
+    scene = network.scene.instruct(network.scene.analyse(x), ["haze"])
+    wanted = [
+        x[:1],
+        network.base(x, network.base.instruct(context, ["rain"]))[1:2],
+        network.base(x, network.base.instruct(context, ["rain", "snow"]))[2:3],
+        network.scene(x, scene)[3:],
+    ]
+    torch.testing.assert_close(restored, torch.cat(wanted))
+    calm = network.restore_with(COMPOSED, x[:1], select(context, [0]))
+    assert torch.equal(calm, x[:1])
+
+
+STEPS = [[{"expert": 2, "told": ["noise"], "sure": 0.5}], [{"expert": 0, "told": ["rain", "jpeg"], "sure": 0.5}],
+         [{"grid": ["haze", "lowlight"], "sure": 0.5}]]  # fmt: skip
+
+
+class TestSteps:
+    """What restores where no leaf is for just what is there."""
+
+    @pytest.fixture
+    def network(self):
+        return made(forms={}, steps=STEPS, believed=0.6, alone=0.6, certain={"haze": 0.9})
+
+    def test_they_remove_what_was_said(self, network):
+        x = torch.rand(2, 3, 40, 56)
+        told = network.instruct(network.analyse(x), ["noise", "lowlight"])
+        assert network.account(told) == [("steps", "all")] * 2
+        fine = network.expert(2)(x, network.base.instruct(told, ["noise"]))
+        wanted = network.scene(fine, network.scene.instruct(network.scene.analyse(x), ["lowlight"]))
+        torch.testing.assert_close(network(x, told), wanted)
+        twin = accelerate(network)
+        by_twin = twin(x, twin.instruct(twin.analyse(x), ["noise", "lowlight"]))
+        torch.testing.assert_close(by_twin, wanted, atol=1e-4, rtol=1e-4)
+
+    @pytest.mark.parametrize("types", [["rain", "haze"], ["noise"]])
+    def test_a_leaf_for_just_that_comes_first(self, network, types):
+        told = network.instruct(network.analyse(torch.rand(1, 3, 40, 40)), types)
+        assert set(network.tree.leaves[int(told["leaf"])].types) == set(types)
+        assert int(told["expert"]) < network.tree.experts
+
+    def test_they_remove_what_is_certain_if_it_is_several_types_for_which_there_is_no_leaf(self, network):
+        probabilities = torch.full((5, 7), 0.1)
+        probabilities[0, [0, 5]] = 0.7  # noise and darkness
+        probabilities[1, [0, 2]] = torch.tensor([0.7, 0.8])  # noise, and haze, but not certainly
+        probabilities[2, 5] = 0.9  # darkness alone
+        probabilities[3, [0, 2, 6]] = torch.tensor([0.7, 0.95, 0.55])
+        chosen = {"expert": torch.tensor([0, 0, 0, 0, 2]), "remove": torch.zeros(5, 8)}
+        probabilities[4, [0, 5]] = 0.7  # the same as the first, but an expert was chosen
+        found = network._with_steps(torch.logit(probabilities), chosen)
+        beyond = network.tree.experts
+        assert found["expert"].tolist() == [beyond, 0, 0, beyond, 2]
+
+    def test_auto_mode_takes_them_and_goes_by_the_estimate(self, network):
+        x = torch.rand(1, 3, 32, 32)
+        with torch.no_grad():  # an estimate of noise, JPEG blocks and darkness, and of nothing else
+            network.extractor.presence.weight.zero_()
+            network.extractor.presence.bias.copy_(torch.tensor([3.0, -3, -3, -3, -3, 3, 3]))
+        context = network.analyse(x)
+        assert network.account(context) == [("steps", "all")]
+        fine = network.expert(2)(x, network.base.instruct(context, ["noise"]))
+        fine = network.base(fine, network.base.instruct(context, ["jpeg"]))
+        wanted = network.scene(fine, network.scene.instruct(network.scene.analyse(x), ["lowlight"]))
+        torch.testing.assert_close(network(x), wanted)
+
+    def test_a_batch_may_have_them_and_others(self, network):
+        x = torch.rand(2, 3, 24, 24)
+        plain = network.analyse(x)
+        plain = {**plain, "expert": torch.zeros_like(plain["expert"]), "remove": plain["found"]}
+        told = network.instruct(plain, ["snow", "jpeg"])
+        mixed = {name: torch.cat([plain[name][:1], told[name][1:]]) for name in plain}
+        wanted = torch.cat([network(x[:1], select(plain, [0])), network(x[1:], select(told, [1]))])
+        torch.testing.assert_close(network(x, mixed), wanted)
+
+    def test_tiles_agree_with_the_whole_picture(self, network):
+        x = torch.rand(1, 3, 200, 400)
+        context = network.instruct(network.analyse(x), ["noise", "haze"])
+        tiled = Engine(network, device="cpu", precision="float32", tile=248).restore(x, context)
+        whole = Engine(network, device="cpu", precision="float32", tile=None).restore(x, context)
+        assert tiled.tiles > 1
+        torch.testing.assert_close(tiled.pictures, whole.pictures, atol=1e-3, rtol=0)
+
+    def test_the_exported_graph_rests_where_nothing_is_certain(self, network, tmp_path):
+        card = Card(name="tiny", model="test_unirestorer_compact", options=network.options)
+        export(network, tmp_path / "out", card, size=64)
+        exported = load_exported(tmp_path / "out")
+        x = torch.rand(2, 3, 48, 64)
+        context = dict(exported.analyse(x))
+        context["expert"] = torch.full_like(context["expert"], network.tree.experts)
+        context[CERTAINTY] = torch.tensor([[0.1] * 7, [0.9, 0.1, 0.9, 0.1, 0.1, 0.1, 0.1]])
+        restored = exported(x, context)
+        torch.testing.assert_close(restored[0], x[0])
+        torch.testing.assert_close(restored, network(x, context), atol=1e-4, rtol=1e-3)
 
 
 @pytest.mark.parametrize("number", [COMPOSED, ALONE])
@@ -179,6 +282,12 @@ def test_exported_graphs_know_places_too(tmp_path: Path):
         ({"forms": {3: {"parts": [[{"expert": 2}]], "certainty": {"haze": [0.7, 0.2]}}}}, "the smaller first"),
         ({"forms": {3: {"parts": [[{"expert": 2}]], "certainty": {"hase": [0.2, 0.7]}}}}, "did you mean 'haze'"),
         ({"forms": {3: {"parts": [[{"parts": [[{"expert": 40}]]}]]}}}, "which is not there"),
+        ({"forms": {3: {"parts": [[{"expert": 2, "sure": 0.5}]]}}}, "a probability of what it is told"),
+        ({"forms": {3: {"parts": [[{"expert": 2, "told": ["rain"], "sure": 1.5}]]}}}, "sure 1.5"),
+        ({"steps": [[{"own": []}]]}, "no parameters of its own"),
+        ({"certain": {"hase": 0.5}}, "did you mean 'haze'"),
+        ({"steps": [[{"expert": 3}]]}, "steps is made of expert 3, which is made of others"),
+        ({"steps": [[{"grid": ["haze"]}]], "scene": None, "forms": {}}, "set scene"),
     ],
 )
 def test_forms_that_are_none_are_refused(changes, message):

@@ -13,6 +13,10 @@ EXPERT = "expert"
 
 
 def graphs_of(network: CompactUniRestorer) -> list[int | None]:
-    """By the number of each expert, the number of the one whose graph restores; None: pictures stay as they are."""
+    """By the number of each expert, the number of the one whose graph restores; None: pictures stay as they are.
+
+    What takes the steps comes after those of the tree.
+    """
     tree = network.tree
-    return [None if tree.is_clean(number) else network.owner_of(number) for number in range(tree.experts)]
+    own = [None if tree.is_clean(number) else network.owner_of(number) for number in range(tree.experts)]
+    return own if network.steps is None else [*own, tree.experts]

@@ -35,6 +35,8 @@ class Agreement(nn.Module):
             more. None: it may leave it.
         finest: Types whose leaves, alone or with others, are restored by their finest expert, if not by the coarsest:
             where that is made of more than the one in between, or holds back by itself where it is not certain.
+        certain: Least calibrated probability at which a type counts where several are removed in steps; others:
+            ``believed``, or a half.
 
     Raises:
         UnknownNameError: Not a degradation type.
@@ -49,6 +51,7 @@ class Agreement(nn.Module):
     is_clean: torch.Tensor
     is_for: torch.Tensor
     is_finest: torch.Tensor
+    least_certain: torch.Tensor
     others: torch.Tensor
 
     def __init__(
@@ -60,9 +63,10 @@ class Agreement(nn.Module):
         believed: float | None = None,
         alone: float | None = None,
         finest: Sequence[str] = (),
+        certain: Mapping[str, float] | None = None,
     ) -> None:
         super().__init__()
-        for type_ in (*(sure or {}), *(sure_mixed or {}), *finest):
+        for type_ in (*(sure or {}), *(sure_mixed or {}), *finest, *(certain or {})):
             check_name(type_, TYPES, "degradation type")
         single = [tree.instruction(number) for number in range(tree.experts)]
         mixed = [leaf.types if len(leaf.types) > 1 else () for leaf in tree.leaves]
@@ -73,6 +77,9 @@ class Agreement(nn.Module):
                 [[(sure_mixed or {}).get(t, 0.0) * (t in types) for t in TYPES] for types in mixed]
             ),
             "least_other": torch.tensor([max(alone or 0.0, (sure_mixed or {}).get(t, 0.0)) for t in TYPES]),
+            "least_certain": torch.tensor(
+                [(certain or {}).get(t, 0.5 if believed is None else believed) for t in TYPES]
+            ),
             "told": torch.stack([instruction(types) for types in told]),
             "is_told": torch.tensor([bool(types) for types in told]),
             "others": torch.tensor([[bool(types) and t not in types for t in TYPES] for types in single]),
@@ -109,6 +116,14 @@ class Agreement(nn.Module):
             left = probability >= self.least_other
             unsure = unsure | (left & self.others[expert]).any(dim=1)
         return replace(route, leaf=leaf, level=level.masked_fill(unsure, 0))
+
+    def certain(self, presence: torch.Tensor) -> torch.Tensor:
+        """Which types count as there where several are removed in steps, (B, 7) bool.
+
+        Args:
+            presence: (B, 7), calibrated logits.
+        """
+        return torch.sigmoid(presence) >= self.least_certain
 
     def finer(self, leaf: torch.Tensor, level: torch.Tensor) -> torch.Tensor:
         """The levels, (B,), but the finest for leaves of the types ``finest`` that the coarsest does not restore.

@@ -32,6 +32,10 @@ FINE = ("stem.*", "encoder1.*", "up1.*", "down1.*", "decoder1.*", "head.*", "*.f
 """What an expert has of its own: everything at half resolution, and how each block is steered."""
 
 
+STEPS = "steps"
+"""What reports call the expert beyond the tree's own, which takes the steps."""
+
+
 class CompactUniRestorer(RestorationNetwork, RouterParts):
     """UniRestorer (arXiv 2412.20157) whose experts share one :class:`~moir.networks.compact.Compact`.
 
@@ -45,7 +49,7 @@ class CompactUniRestorer(RestorationNetwork, RouterParts):
         ``uncertainty`` (B,): the mean standard deviation of that estimate.
         ``embedding`` (B, E): what steers the shared network, by its own estimator.
         ``found`` (B, 8), ``remove`` (B, 8): what the shared network would remove by itself, and what it shall remove.
-        ``certainty`` (B, 7): the probability that each type is there; 1 where the user has said what to remove.
+        ``certainty`` (B, 7): the probability that each type is there; 0 or 1 where the user has said what to remove.
         ``scene_features``, ``scene_embedding``: with a bilateral grid, what it saw of the scene.
 
     Args:
@@ -57,6 +61,11 @@ class CompactUniRestorer(RestorationNetwork, RouterParts):
             with it, is let loose, before the picture is not taken for sound, and before an expert of another type may
             not restore; see :class:`~moir.universal.agreement.Agreement`. None: no such condition.
         finest: Types whose leaves, alone or with others, the finest expert restores, where the coarsest does not.
+        steps: What restores where no leaf is for just what the user said, and in auto mode in place of the coarsest
+            expert where several types are certain; as the ``parts`` of a form
+            (:mod:`moir.universal.expert_kinds`). One more expert, beyond those of the tree, made of these. None: the
+            shared network does.
+        certain: How sure the estimate must be of a type that counts for this; see ``Agreement``, too.
         trained: Numbers of the experts that have parameters of their own; the others are the same as their parents, but
             for those of clean pictures, which are the identity. None: all but the coarsest and the identities.
         scene: Options of a bilateral grid (:class:`~moir.networks.bilateral_grid.BilateralGrid`), which experts made
@@ -71,6 +80,7 @@ class CompactUniRestorer(RestorationNetwork, RouterParts):
         extractor: The :class:`~moir.universal.compact_extractor.CompactExtractor`.
         base: The shared network, which is the expert of number 0.
         kinds: What each trained expert is, by number.
+        steps: What the expert beyond the tree's own is, whose number is ``tree.experts``; None: there is none.
         weighing: Only with a grid: (3, 7), what the extractor's and the grid's logits of presence count, and an offset.
 
     Raises:
@@ -98,6 +108,8 @@ class CompactUniRestorer(RestorationNetwork, RouterParts):
         believed: float | None = None,
         alone: float | None = None,
         finest: Sequence[str] = (),
+        steps: Sequence[Any] | None = None,
+        certain: Mapping[str, float] | None = None,
         waiting: Sequence[int] = (),
         routing_noise: RouterNoise = "training",
     ) -> None:
@@ -121,12 +133,19 @@ class CompactUniRestorer(RestorationNetwork, RouterParts):
         self.kinds = {n: kind_of(given.get(n, {}), self.base_options, own) for n in self.trained}
         for number, kind in sorted(self.kinds.items()):
             if isinstance(kind, Composed):
-                self._check_parts(number, kind)
+                self._check_parts(f"expert {number}", kind)
             alike = next((n for n in self.kinds if n < number and self.kinds[n] == kind), None)
             # To begin with, all of a kind are the same, and a copy costs less than another network.
             self.experts[number] = kind.own(self.base) if alike is None else copied(self.experts[alike])
+        self.steps = None if steps is None else kind_of({"parts": steps}, self.base_options, own)
+        if isinstance(self.steps, Composed):
+            if self.steps.itself is not None:
+                raise InvalidValueError(
+                    "steps: what takes them has no parameters of its own, so it is no part of itself"
+                )
+            self._check_parts("steps", self.steps)
         told = [self.told(number) for number in range(self.tree.experts)]
-        self.agreement = Agreement(self.tree, told, sure, sure_mixed, believed, alone, finest)
+        self.agreement = Agreement(self.tree, told, sure, sure_mixed, believed, alone, finest, certain)
         # Tiles suit every expert: no one knows beforehand which will restore.
         wishes = [(Compact.size_multiple, Compact.overlap)]
         wishes += [kind.tiling(self.experts[number]) for number, kind in self.kinds.items()]
@@ -158,9 +177,18 @@ class CompactUniRestorer(RestorationNetwork, RouterParts):
 
         It takes the context that :meth:`restore_routed` gives it (:meth:`steering`).
 
+        Args:
+            number: Of the expert; one beyond the tree's: what takes the steps.
+
         Raises:
             InvalidValueError: An expert of clean pictures, which is no network.
         """
+        if self._takes_steps(number):
+            if number not in self._assembled:
+                assert isinstance(self.steps, Composed)
+                with torch.inference_mode(False):
+                    self._assembled[number] = self._composed(self.steps)
+            return self._assembled[number]
         if self.tree.is_clean(number):
             raise InvalidValueError(f"expert {number} ({self.tree.name_of(number)}) is the identity: it has no network")
         number = self.owner_of(number)
@@ -171,31 +199,33 @@ class CompactUniRestorer(RestorationNetwork, RouterParts):
                 self._assembled[number] = self._made(number)
         return self._assembled[number]
 
+    def _takes_steps(self, number: int) -> bool:
+        return self.steps is not None and number == self.tree.experts
+
     def _made(self, number: int) -> RestorationNetwork:
         kind = self.kinds[number]
         if not isinstance(kind, Composed):
             return kind.assembled(self.base, self.experts[number])
+        own = None if kind.itself is None else kind.itself.assembled(self.base, self.experts[number])
+        return self._composed(kind, own)
+
+    def _composed(self, kind: Composed, own: RestorationNetwork | None = None) -> RestorationNetwork:
         used = {part.expert for part in kind.parts if part.expert is not None}
         experts = {n: self.expert(n) for n in sorted(used)}
-        own = None if kind.itself is None else kind.itself.assembled(self.base, self.experts[number])
         return ComposedExpert(kind.steps, experts, self.scene, kind.certainty, own).eval()
 
-    def _check_parts(self, number: int, kind: Composed) -> None:
+    def _check_parts(self, whose: str, kind: Composed) -> None:
         """Check that what an expert is made of is there, and not made of others itself."""
         for part in kind.parts:
             if part.is_own:
                 continue
             if part.expert is None:
                 if self.scene is None:
-                    raise InvalidValueError(
-                        f"a part of expert {number} is a bilateral grid, and there is none: set scene"
-                    )
+                    raise InvalidValueError(f"a part of {whose} is a bilateral grid, and there is none: set scene")
             elif not 0 <= part.expert < self.tree.experts or self.tree.is_clean(part.expert):
-                raise InvalidValueError(f"expert {number} is made of expert {part.expert}, which is not there")
+                raise InvalidValueError(f"{whose} is made of expert {part.expert}, which is not there")
             elif isinstance(self.kinds.get(self.owner_of(part.expert)), Composed):
-                raise InvalidValueError(
-                    f"expert {number} is made of expert {part.expert}, which is made of others itself"
-                )
+                raise InvalidValueError(f"{whose} is made of expert {part.expert}, which is made of others itself")
 
     def owner_of(self, number: int) -> int:
         """The expert whose parameters are used: this one, or the next above that has any."""
@@ -250,7 +280,8 @@ class CompactUniRestorer(RestorationNetwork, RouterParts):
     def instruct(self, context: Context, types: Sequence[str]) -> Context:
         """Prune the tree to these types, and choose again by the same logits (the paper's instruction mode).
 
-        Where no expert is for these types alone, the shared network is told to remove them.
+        Where no leaf is for just these types, the steps remove them; where there are no steps, the router chooses among
+        the leaves for some of them, and where there is none, the shared network is told.
 
         Args:
             context: From :meth:`analyse`.
@@ -259,25 +290,44 @@ class CompactUniRestorer(RestorationNetwork, RouterParts):
         Raises:
             UnknownNameError: Not a degradation type.
         """
-        wanted = {check_name(type_, TYPES, "degradation type") for type_ in types}
-        leaf_mask = torch.tensor([not leaf.types or not set(leaf.types) <= wanted for leaf in self.tree.leaves])
-        leaf_mask |= self._waits()
-        told = instruction(sorted(wanted)).to(context["embedding"]).expand(len(context["embedding"]), -1)
-        context = {**context, CERTAINTY: torch.ones_like(context[CERTAINTY])}
-        if bool(leaf_mask.all()):
+        told = instruction(types).to(context["embedding"]).expand(len(context["embedding"]), -1)
+        context = {**context, CERTAINTY: told[:, :-1].clone()}
+        place = self.told_place(context["leaf_logits"], context["level_logits"], types)
+        if place is None:
             zero = torch.zeros_like(context["expert"])
-            return {**context, "expert": zero, "level": zero, "remove": told}
-        leaf_logits = prune(context["leaf_logits"], leaf_mask)
-        level_mask = self.tree.level_mask(leaf_mask)
-        level_logits = prune(context["level_logits"], level_mask)
-        leaf = leaf_logits.argmax(1)
-        level = self.agreement.finer(leaf, level_logits.argmax(1))
-        return {**context, "leaf": leaf, "level": level, **self.agreement.chosen(leaf, level, told)}
+            expert = zero if self.steps is None else zero + self.tree.experts
+            return {**context, "expert": expert, "level": zero, "remove": told}
+        return {**context, "leaf": place[0], "level": place[1], **self.agreement.chosen(*place, told)}
+
+    def told_place(
+        self, leaf_logits: torch.Tensor, level_logits: torch.Tensor, types: Sequence[str]
+    ) -> tuple[torch.Tensor, torch.Tensor] | None:
+        """Where in the tree an instruction leads: leaf and level, (B,); None: nowhere, see :meth:`instruct`.
+
+        Args:
+            leaf_logits, level_logits: Of the router, (B, leaves) and (B, levels).
+            types: See :meth:`instruct`.
+
+        Raises:
+            UnknownNameError: Not a degradation type.
+        """
+        wanted = {check_name(type_, TYPES, "degradation type") for type_ in types}
+        is_for = [set(leaf.types) for leaf in self.tree.leaves]
+        leaf_mask = torch.tensor([not own or not own <= wanted for own in is_for])
+        if self.steps is not None:
+            leaf_mask |= torch.tensor([own != wanted for own in is_for])
+        leaf_mask |= self._waits()
+        if bool(leaf_mask.all()):
+            return None
+        leaf = prune(leaf_logits, leaf_mask).argmax(1)
+        level = prune(level_logits, self.tree.level_mask(leaf_mask)).argmax(1)
+        return leaf, self.agreement.finer(leaf, level)
 
     def account(self, context: Context) -> list[tuple[str, str]]:
         """Names of the chosen experts, with their levels in the tree."""
         chosen, levels = context["expert"].tolist(), context["level"].tolist()
-        return [(self.tree.name_of(e), self.tree.levels[i]) for e, i in zip(chosen, levels, strict=True)]
+        names = [STEPS if self._takes_steps(e) else self.tree.name_of(e) for e in chosen]
+        return [(name, self.tree.levels[i]) for name, i in zip(names, levels, strict=True)]
 
     def forward(self, x: torch.Tensor, context: Context | None = None) -> torch.Tensor:
         """See :meth:`RestorationNetwork.forward`."""
@@ -310,7 +360,8 @@ class CompactUniRestorer(RestorationNetwork, RouterParts):
             rows = [row for row, own in enumerate(chosen) if own == number]
             whole = len(rows) == len(x)
             part, own_steering = (x, steering) if whole else (x[rows], select(steering, rows))
-            result = part.clone() if self.tree.is_clean(number) else expert(number)(part, own_steering)
+            is_clean = not self._takes_steps(number) and self.tree.is_clean(number)
+            result = part.clone() if is_clean else expert(number)(part, own_steering)
             if whole:
                 return result
             out[rows] = result.to(out.dtype)
@@ -350,8 +401,16 @@ class CompactUniRestorer(RestorationNetwork, RouterParts):
             "mu": route.mu,
             "log_variance": route.log_variance,
             "uncertainty": (0.5 * route.log_variance).exp().mean(dim=1),
-            **self.agreement.chosen(route.leaf, route.level, context["found"]),
+            **self._with_steps(context["presence"], self.agreement.chosen(route.leaf, route.level, context["found"])),
         }
+
+    def _with_steps(self, presence: torch.Tensor, chosen: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        """What was chosen; what takes the steps where that is the coarsest expert and several types are certain."""
+        if self.steps is None:
+            return chosen
+        several = self.agreement.certain(presence).sum(1) > 1
+        expert = torch.where(several & (chosen["expert"] == 0), self.tree.experts, chosen["expert"])
+        return {**chosen, "expert": expert}
 
 
 def _seven() -> Tree:

@@ -41,6 +41,8 @@ class Part:
         steps: One after the other; empty: it is an expert or the grid.
         certainty: Of steps: how far they change what they are given, by how probable the damage is; see
             :class:`ComposedExpert`.
+        sure: Of ``told``, only what is there with at least this probability is removed; where nothing is, the part
+            leaves the picture as it is. 0: all of it.
         weight: What it counts in the mean of its step.
     """
 
@@ -49,6 +51,7 @@ class Part:
     is_own: bool = False
     steps: "Steps" = ()
     certainty: "Ramps" = field(default_factory=dict)
+    sure: float = 0.0
     weight: float = 1.0
 
     @classmethod
@@ -56,13 +59,14 @@ class Part:
         """Read a part: an expert, the grid, the expert itself, or steps.
 
         ``{"expert": 1, "told": ["noise"]}``, ``{"grid": ["haze"]}``, ``{"own": ["haze"]}``, or ``parts`` (and
-        ``certainty``), each perhaps with a ``weight``. The grid must be told.
+        ``certainty``), each perhaps with a ``weight``. The grid must be told. What is told may be ``sure``.
 
         Raises:
-            InvalidValueError: It is none of them, or its weight is not above 0.
+            InvalidValueError: It is none of them, its weight is not above 0, or ``sure`` is no probability of what it
+                is told.
             UnknownNameError: Not a degradation type.
         """
-        keys = set(form) - {"weight"} if isinstance(form, Mapping) else set()
+        keys = set(form) - {"weight", "sure"} if isinstance(form, Mapping) else set()
         weight = form.get("weight", 1.0) if keys else 1.0
         if not isinstance(weight, int | float) or isinstance(weight, bool) or not 0 < weight < float("inf"):
             raise InvalidValueError(f"weight {weight!r} of the part {form!r}: give a number above 0")
@@ -77,7 +81,10 @@ class Part:
         else:
             raise InvalidValueError(f'{form!r} is no part of an expert, like {{"expert": 1, "told": ["noise"]}}')
         names = tuple(check_name(str(name), TYPES, "degradation type") for name in told)
-        return cls(names, expert, is_own, weight=float(weight))
+        sure = form.get("sure", 0.0)
+        if not isinstance(sure, int | float) or isinstance(sure, bool) or not 0 <= sure <= 1 or (sure and not names):
+            raise InvalidValueError(f"sure {sure!r} of the part {form!r}: give a probability of what it is told")
+        return cls(names, expert, is_own, sure=float(sure), weight=float(weight))
 
     @property
     def words(self) -> str:
@@ -140,8 +147,8 @@ def read_ramps(form: Any) -> dict[str, tuple[float, float]]:
 class ComposedExpert(RestorationNetwork):
     """Steps of other experts.
 
-    Context: what the parts need; ``certainty`` (B, 7), the probability that each type is there, 1 where that was said;
-    ``scene_features`` and ``scene_embedding`` for the grid (:func:`scene_context`); for tiles
+    Context: what the parts need; ``certainty`` (B, 7), the probability that each type is there, 0 or 1 where that was
+    said; ``scene_features`` and ``scene_embedding`` for the grid (:func:`scene_context`); for tiles
     :data:`moir.networks.base.PLACE`.
 
     Args:
@@ -187,16 +194,27 @@ class ComposedExpert(RestorationNetwork):
                 made = x + share[:, None, None, None] * (made - x)
             return made
         told = {"remove": instruction(part.told).to(x).expand(x.shape[0], -1)} if part.told else {}
+        if part.sure:
+            is_there = recall(context, CERTAINTY, x.shape[0]) >= part.sure
+            told["remove"] = torch.cat([told["remove"][:, :-1] * is_there, told["remove"][:, -1:]], 1)
+            is_any = told["remove"][:, :-1].sum(1) > 0
+            if not torch.jit.is_tracing() and not bool(is_any.any()):
+                return x
+            return torch.where(is_any[:, None, None, None], self._by(part, x, {**context, **told}), x)
+        return self._by(part, x, {**context, **told})
+
+    def _by(self, part: Part, x: torch.Tensor, context: Context) -> torch.Tensor:
+        """What an expert or the grid makes of it, told what the context says."""
         if part.is_own:
             assert self.own is not None
-            return self.own(x, {**context, **told})
+            return self.own(x, context)
         if part.expert is not None:
-            restored: torch.Tensor = self.experts[str(part.expert)](x, {**context, **told})
+            restored: torch.Tensor = self.experts[str(part.expert)](x, context)
             return restored
         assert self.grid is not None
         scene = {name: recall(context, SCENE + name, x.shape[0]) for name in DECISIONS}
         place = {PLACE: context[PLACE]} if PLACE in context else {}
-        return self.grid(x, {**scene, **told, **place})
+        return self.grid(x, {**scene, "remove": context["remove"], **place})
 
     def accelerated(self, make: Callable[[RestorationNetwork], RestorationNetwork | None]) -> RestorationNetwork | None:
         """See :meth:`RestorationNetwork.accelerated`: each expert in its faster form, if it has one."""

@@ -10,7 +10,7 @@ from moir.checkpoints import Card, read_tensors, write_tensors
 from moir.checkpoints.card import sha256_of
 from moir.models import find_weights, load_model, shipped
 from moir.training.tree.cluster import load_extractor
-from moir.training.tree.experts import composed_forms, form_of
+from moir.training.tree.experts import combined_steps, composed_forms, form_of
 from moir.training.tree.extractor import shared_network
 from moir.training.tree.recipe import TreeRecipe
 from moir.universal.compact_tree import CompactUniRestorer
@@ -52,6 +52,8 @@ def assemble(
         "believed": recipe.router.believed,
         "alone": recipe.router.alone,
         "finest": recipe.router.finest,
+        "steps": combined_steps(recipe, tree),
+        "certain": recipe.router.certain,
     }
     network = CompactUniRestorer(**options)
     network.options = options

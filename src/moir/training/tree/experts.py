@@ -84,28 +84,44 @@ def composed_forms(recipe: TreeRecipe, tree: Tree) -> dict[int, dict[str, Any]]:
     Raises:
         TrainingError: A part is an expert that is not in the tree.
     """
-    numbers = {f"{tree.name_of(n)} ({tree.level_of(n)})": n for n in range(tree.experts)}
-
-    def form(part: ExpertPart) -> dict[str, Any]:
-        weight = {} if part.weight == 1 else {"weight": part.weight}
-        if part.parts:
-            return whole(part) | weight
-        if part.expert is None:
-            return {"grid": part.told, **weight}
-        if part.expert == OWN:
-            return {OWN: part.told, **weight}
-        if part.expert not in numbers:
-            raise TrainingError(f"{part.expert!r} is no expert of this tree, which has {', '.join(numbers)}")
-        return {"expert": numbers[part.expert], "told": part.told, **weight}
-
-    def whole(given: ExpertPart | ExpertSettings) -> dict[str, Any]:
-        made: dict[str, Any] = {"parts": [[form(part) for part in step] for step in given.parts]}
-        if given.certainty:
-            made["certainty"] = {name: list(ends) for name, ends in given.certainty.items()}
-        return made
-
+    numbers = _numbers(tree)
     found = {number: settings_of(recipe, tree, number) for number in numbers.values()}
-    return {number: whole(settings) for number, settings in found.items() if settings.parts}
+    return {number: _whole(settings, numbers) for number, settings in found.items() if settings.parts}
+
+
+def combined_steps(recipe: TreeRecipe, tree: Tree) -> list[Any] | None:
+    """The steps of what restores where no leaf is for what is there; None: there are none.
+
+    Raises:
+        TrainingError: A part is an expert that is not in the tree.
+    """
+    steps: list[Any] = _whole(ExpertPart(parts=recipe.experts.combined), _numbers(tree))["parts"]
+    return steps or None
+
+
+def _numbers(tree: Tree) -> dict[str, int]:
+    return {f"{tree.name_of(n)} ({tree.level_of(n)})": n for n in range(tree.experts)}
+
+
+def _whole(given: ExpertPart | ExpertSettings, numbers: Mapping[str, int]) -> dict[str, Any]:
+    made: dict[str, Any] = {"parts": [[_form(part, numbers) for part in step] for step in given.parts]}
+    if given.certainty:
+        made["certainty"] = {name: list(ends) for name, ends in given.certainty.items()}
+    return made
+
+
+def _form(part: ExpertPart, numbers: Mapping[str, int]) -> dict[str, Any]:
+    weight = {} if part.weight == 1 else {"weight": part.weight}
+    if part.parts:
+        return _whole(part, numbers) | weight
+    more = weight | ({"sure": part.sure} if part.sure else {})
+    if part.expert is None:
+        return {"grid": part.told, **more}
+    if part.expert == OWN:
+        return {OWN: part.told, **more}
+    if part.expert not in numbers:
+        raise TrainingError(f"{part.expert!r} is no expert of this tree, which has {', '.join(numbers)}")
+    return {"expert": numbers[part.expert], "told": part.told, **more}
 
 
 def settings_of(recipe: TreeRecipe, tree: Tree, number: int) -> ExpertSettings:

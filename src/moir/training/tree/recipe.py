@@ -70,6 +70,8 @@ class ExpertPart(Section):
     """What it counts in the mean of its step."""
     told: list[str] = Field(default=[])
     """What it is told to remove; empty: what was found. The grid must be told."""
+    sure: Share = 0.0
+    """It removes only what is there with at least this probability, and does nothing where nothing is."""
 
     @property
     def has_own(self) -> bool:
@@ -117,6 +119,9 @@ class ExpertsStage(Section):
     """Steps for each level below ``all``, by the level's name. An expert of 0 steps is the same as its parent."""
     each: dict[str, ExpertSettings] = Field(default={})
     """What is different for some experts, by name and level: ``noise (type)``."""
+    combined: list[list[ExpertPart]] = Field(default=[])
+    """Steps, as in ``parts``, that remove what the user said where no leaf is for just that, and in auto mode what is
+    certain where there are several types and no leaf for them. Empty: the shared network does."""
     batch: Positive = 48
     patch: Positive = 64
     precision: Literal["auto", "no", "bf16"] = "auto"
@@ -161,6 +166,8 @@ class RouterStage(Section):
     """Calibrated probability of any other type from which an expert of one type does not restore."""
     finest: list[str] = Field(default=[])
     """Types whose leaves, alone or with others, the finest expert restores, where the coarsest does not."""
+    certain: dict[str, Share] = Field(default={})
+    """Least calibrated probability at which a type counts, where several are removed by ``experts.combined``."""
     reconstruction: Weight = 0.0
     """Weight of the L1 error through the gate (equation 9), as published: 1."""
     balance: Weight = 0.0
