@@ -1,5 +1,6 @@
 """Experts made of others: one after the other, and the mean of several."""
 
+from dataclasses import fields, replace
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,7 @@ from moir.runtime.fast import accelerate
 from moir.training.tree.outcomes import centre, place_of_centre, prints
 from moir.universal.compact_tree import CompactUniRestorer
 from moir.universal.composed_expert import CERTAINTY, ComposedExpert
+from moir.universal.router import Route
 
 GRID = {"width": 4, "blocks": 1, "trunk": 1, "grid": 4, "bins": 3, "embedding": 8}
 COMPOSED, ALONE = 7, 3
@@ -123,6 +125,7 @@ def test_a_sure_part_removes_what_is_certain_and_rests_where_nothing_is():
     assert torch.equal(calm, x[:1])
 
 
+NOT_USED = [f.name for f in fields(Route) if f.name not in ("leaf", "level")]
 STEPS = [[{"expert": 2, "told": ["noise"], "sure": 0.5}], [{"expert": 0, "told": ["rain", "jpeg"], "sure": 0.5}],
          [{"grid": ["haze", "lowlight"], "sure": 0.5}]]  # fmt: skip
 
@@ -151,17 +154,23 @@ class TestSteps:
         assert set(network.tree.leaves[int(told["leaf"])].types) == set(types)
         assert int(told["expert"]) < network.tree.experts
 
-    def test_they_remove_what_is_certain_if_it_is_several_types_for_which_there_is_no_leaf(self, network):
-        probabilities = torch.full((5, 7), 0.1)
+    def test_auto_mode_takes_them_where_two_are_certainly_needed(self, network):
+        probabilities = torch.full((6, 7), 0.1)
         probabilities[0, [0, 5]] = 0.7  # noise and darkness
         probabilities[1, [0, 2]] = torch.tensor([0.7, 0.8])  # noise, and haze, but not certainly
         probabilities[2, 5] = 0.9  # darkness alone
         probabilities[3, [0, 2, 6]] = torch.tensor([0.7, 0.95, 0.55])
-        chosen = {"expert": torch.tensor([0, 0, 0, 0, 2]), "remove": torch.zeros(5, 8)}
         probabilities[4, [0, 5]] = 0.7  # the same as the first, but an expert was chosen
-        found = network._with_steps(torch.logit(probabilities), chosen)
+        probabilities[5, [1, 6]] = 0.9  # rain and JPEG blocks, which one step removes
+        level = torch.tensor([0, 0, 0, 0, 1, 0])
+        route = Route(leaf=torch.full((6,), 1), level=level, **dict.fromkeys(NOT_USED, torch.zeros(6)))
+        found = network._with_steps(torch.logit(probabilities), torch.zeros(6, 8), route)
         beyond = network.tree.experts
-        assert found["expert"].tolist() == [beyond, 0, 0, beyond, 2]
+        assert found["expert"].tolist() == [beyond, 0, 0, beyond, 2, 0]
+        # The last leaf is for rain and haze, neither of which is likely in the first picture and the fifth.
+        other = replace(route, leaf=torch.full((6,), 3), level=torch.full((6,), 2))
+        found = network._with_steps(torch.logit(probabilities), torch.zeros(6, 8), other)
+        assert found["expert"].tolist() == [beyond, 7, 7, 7, beyond, 7]
 
     def test_auto_mode_takes_them_and_goes_by_the_estimate(self, network):
         x = torch.rand(1, 3, 32, 32)

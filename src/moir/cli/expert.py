@@ -39,7 +39,7 @@ def list_experts(model: Model, json: Json = False) -> None:
 def _of_tree(path: Path) -> Iterator[dict[str, Any]]:
     """Experts of the shipped form, which share one network."""
     from moir.models import load_model
-    from moir.universal.compact_tree import CompactUniRestorer
+    from moir.universal.compact_tree import STEPS, CompactUniRestorer
 
     network, _ = load_model(str(path))
     assert isinstance(network, CompactUniRestorer)
@@ -54,6 +54,9 @@ def _of_tree(path: Path) -> Iterator[dict[str, Any]]:
             "file": str(path),
             "waits": set(leaves) <= set(network.waiting),
         }
+    if network.steps is not None:
+        number, place = tree.experts, {"group": STEPS, "granularity": tree.levels[0]}
+        yield {"expert": number, **place, "model": network.words_of(number), "file": str(path), "waits": False}
 
 
 def _of_pool(path: Path) -> Iterator[dict[str, Any]]:

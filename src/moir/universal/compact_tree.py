@@ -62,7 +62,7 @@ class CompactUniRestorer(RestorationNetwork, RouterParts):
             not restore; see :class:`~moir.universal.agreement.Agreement`. None: no such condition.
         finest: Types whose leaves, alone or with others, the finest expert restores, where the coarsest does not.
         steps: What restores where no leaf is for just what the user said, and in auto mode in place of the coarsest
-            expert where several types are certain; as the ``parts`` of a form
+            expert where certainly two or more of them have something to do; as the ``parts`` of a form
             (:mod:`moir.universal.expert_kinds`). One more expert, beyond those of the tree, made of these. None: the
             shared network does.
         certain: How sure the estimate must be of a type that counts for this; see ``Agreement``, too.
@@ -90,6 +90,7 @@ class CompactUniRestorer(RestorationNetwork, RouterParts):
     """
 
     weighing: torch.Tensor
+    of_steps: torch.Tensor
     estimates: ClassVar[bool] = True
     size_multiple: ClassVar[int] = Compact.size_multiple
     overlap: ClassVar[int] = Compact.overlap
@@ -144,6 +145,10 @@ class CompactUniRestorer(RestorationNetwork, RouterParts):
                     "steps: what takes them has no parameters of its own, so it is no part of itself"
                 )
             self._check_parts("steps", self.steps)
+            for_ = [{type_ for part in step for one in part.all() for type_ in one.told} for step in self.steps.steps]
+            self.register_buffer(
+                "of_steps", torch.tensor([[float(t in types) for t in TYPES] for types in for_]), persistent=False
+            )
         told = [self.told(number) for number in range(self.tree.experts)]
         self.agreement = Agreement(self.tree, told, sure, sure_mixed, believed, alone, finest, certain)
         # Tiles suit every expert: no one knows beforehand which will restore.
@@ -235,6 +240,9 @@ class CompactUniRestorer(RestorationNetwork, RouterParts):
 
     def words_of(self, number: int) -> str:
         """What an expert is, for lists: ``own parameters``, ``adapter conv``, ``restormer``, ``as expert 1``, ..."""
+        if self._takes_steps(number):
+            assert self.steps is not None
+            return self.steps.words
         if self.tree.is_clean(number):
             return "identity"
         owner = self.owner_of(number)
@@ -401,15 +409,21 @@ class CompactUniRestorer(RestorationNetwork, RouterParts):
             "mu": route.mu,
             "log_variance": route.log_variance,
             "uncertainty": (0.5 * route.log_variance).exp().mean(dim=1),
-            **self._with_steps(context["presence"], self.agreement.chosen(route.leaf, route.level, context["found"])),
+            **self._with_steps(context["presence"], context["found"], route),
         }
 
-    def _with_steps(self, presence: torch.Tensor, chosen: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-        """What was chosen; what takes the steps where that is the coarsest expert and several types are certain."""
+    def _with_steps(self, presence: torch.Tensor, found: torch.Tensor, route: Route) -> dict[str, torch.Tensor]:
+        """The expert of this place or what takes the steps, and what it is told, where nobody has said it.
+
+        The steps are taken where certainly two of them are needed, and the coarsest expert would restore, or one of a
+        leaf that is for two more types, which are probably not there.
+        """
+        chosen = self.agreement.chosen(route.leaf, route.level, found)
         if self.steps is None:
             return chosen
-        several = self.agreement.certain(presence).sum(1) > 1
-        expert = torch.where(several & (chosen["expert"] == 0), self.tree.experts, chosen["expert"])
+        busy = (self.agreement.certain(presence).to(self.of_steps) @ self.of_steps.T > 0).sum(1)
+        too_many = self.agreement.spurious(presence, route.leaf) > 1
+        expert = torch.where((busy > 1) & ((route.level == 0) | too_many), self.tree.experts, chosen["expert"])
         return {**chosen, "expert": expert}
 
 
