@@ -125,15 +125,6 @@ class Agreement(nn.Module):
         """
         return torch.sigmoid(presence) >= self.least_certain
 
-    def spurious(self, presence: torch.Tensor, leaf: torch.Tensor) -> torch.Tensor:
-        """How many types leaves are for that are probably not there, (B,).
-
-        Args:
-            presence: (B, 7), calibrated logits.
-            leaf: (B,).
-        """
-        return (self.is_for[leaf] & (presence < 0)).sum(1)
-
     def finer(self, leaf: torch.Tensor, level: torch.Tensor) -> torch.Tensor:
         """The levels, (B,), but the finest for leaves of the types ``finest`` that the coarsest does not restore.
 

@@ -415,15 +415,13 @@ class CompactUniRestorer(RestorationNetwork, RouterParts):
     def _with_steps(self, presence: torch.Tensor, found: torch.Tensor, route: Route) -> dict[str, torch.Tensor]:
         """The expert of this place or what takes the steps, and what it is told, where nobody has said it.
 
-        The steps are taken where certainly two of them are needed, and the coarsest expert would restore, or one of a
-        leaf that is for two more types, which are probably not there.
+        The steps are taken where the coarsest expert would restore, and certainly two of them are needed.
         """
         chosen = self.agreement.chosen(route.leaf, route.level, found)
         if self.steps is None:
             return chosen
         busy = (self.agreement.certain(presence).to(self.of_steps) @ self.of_steps.T > 0).sum(1)
-        too_many = self.agreement.spurious(presence, route.leaf) > 1
-        expert = torch.where((busy > 1) & ((route.level == 0) | too_many), self.tree.experts, chosen["expert"])
+        expert = torch.where((busy > 1) & (route.level == 0), self.tree.experts, chosen["expert"])
         return {**chosen, "expert": expert}
 
 
