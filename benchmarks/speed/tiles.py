@@ -62,6 +62,9 @@ CASES: Mapping[str, Case] = {
     "tree-haze": Case(TREE, damage=("haze=medium",), types=("haze",)),
     "tree-noise-haze": Case(TREE, damage=("haze=medium", "noise=25"), types=("noise", "haze")),
     "tree-lowlight": Case(TREE, damage=("lowlight=medium",), types=("lowlight",)),
+    "tree-steps": Case(
+        TREE, damage=("noise=25", "rain=medium", "haze=medium", "jpeg=30"), types=("noise", "rain", "haze", "jpeg")
+    ),
     "moce_ir_s": Case("moce_ir_s"),
     "restormer": Case("restormer", {"dim": 16}),
     "nafnet": Case("nafnet", {"width": 16}),
