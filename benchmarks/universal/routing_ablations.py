@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from routing_pictures import RANGES, SETTINGS, Seen, Setting
-from routing_tables import agreed, header, router_of, row, ways
+from routing_tables import agreed, header, router_of, row, told_place, ways
 
 from moir.base.names import DEGREES, TYPES
 from moir.checkpoints import read_tensors, write_tensors
@@ -245,7 +245,7 @@ def _division(network: CompactUniRestorer, found: Mapping[Setting, Seen], sample
 
     def instructed(seen: Seen, setting: Setting) -> torch.Tensor:
         route = router(seen.points)
-        place = network.told_place(route.leaf_logits, route.level_logits, setting.types)
+        place = told_place(network, route, setting.types)
         return torch.zeros_like(route.leaf) if place is None else table[place]
 
     rows = {

@@ -19,6 +19,14 @@ def agreed(network: CompactUniRestorer, seen: Seen, route: Route) -> Route:
     return network.agreement.agreed(seen.presence, route)
 
 
+def told_place(
+    network: CompactUniRestorer, route: Route, types: tuple[str, ...]
+) -> tuple[torch.Tensor, torch.Tensor] | None:
+    """Leaf and level where an instruction leads; None: there are none for it."""
+    nothing = torch.zeros(len(network.tree.leaves), dtype=torch.bool)
+    return network.agreement.told_place(route.leaf_logits, route.level_logits, types, nothing)
+
+
 def ways(network: CompactUniRestorer) -> dict[str, Choice]:
     """Every way of choosing an expert, by its name."""
     tree, table = network.tree, network.tree.table()
@@ -108,7 +116,7 @@ def wrong_instructions(network: CompactUniRestorer, found: Mapping[Setting, Seen
             if type_ in setting.types:
                 continue
             route = router(seen.points)
-            place = network.told_place(route.leaf_logits, route.level_logits, (type_,))
+            place = told_place(network, route, (type_,))
             assert place is not None, f"no leaf is for {type_}"
             reached = seen.psnr(table[place])
             changes[f"{setting.name} ({setting.range})"] = reached + 10 * seen.outcomes.before.log10()

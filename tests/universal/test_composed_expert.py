@@ -1,6 +1,5 @@
 """Experts made of others: one after the other, and the mean of several."""
 
-from dataclasses import fields
 from pathlib import Path
 
 import pytest
@@ -14,10 +13,10 @@ from moir.models import create_model
 from moir.networks.base import PLACE, select
 from moir.runtime import Engine
 from moir.runtime.fast import accelerate
+from moir.runtime.pipeline import host_routes, is_route
 from moir.training.tree.outcomes import centre, place_of_centre, prints
 from moir.universal.compact_tree import CompactUniRestorer
 from moir.universal.composed_expert import CERTAINTY, ComposedExpert
-from moir.universal.router import Route
 
 GRID = {"width": 4, "blocks": 1, "trunk": 1, "grid": 4, "bins": 3, "embedding": 8}
 COMPOSED, ALONE = 7, 3
@@ -125,7 +124,6 @@ def test_a_sure_part_removes_what_is_certain_and_rests_where_nothing_is():
     assert torch.equal(calm, x[:1])
 
 
-NOT_USED = [f.name for f in fields(Route) if f.name not in ("leaf", "level")]
 STEPS = [[{"expert": 2, "told": ["noise"], "sure": 0.5}], [{"expert": 0, "told": ["rain", "jpeg"], "sure": 0.5}],
          [{"grid": ["haze", "lowlight"], "sure": 0.5}]]  # fmt: skip
 
@@ -163,8 +161,7 @@ class TestSteps:
         probabilities[4, [0, 5]] = 0.7  # the same as the first, but an expert was chosen
         probabilities[5, [1, 6]] = 0.9  # rain and JPEG blocks, which one step removes
         level = torch.tensor([0, 0, 0, 0, 1, 0])
-        route = Route(leaf=torch.full((6,), 1), level=level, **dict.fromkeys(NOT_USED, torch.zeros(6)))
-        found = network._with_steps(torch.logit(probabilities), torch.zeros(6, 8), route)
+        found = network.agreement.chosen(torch.full((6,), 1), level, torch.zeros(6, 8), torch.logit(probabilities))
         beyond = network.tree.experts
         assert found["expert"].tolist() == [beyond, 0, 0, beyond, 2, 0]
 
@@ -196,6 +193,13 @@ class TestSteps:
         whole = Engine(network, device="cpu", precision="float32", tile=None).restore(x, context)
         assert tiled.tiles > 1
         torch.testing.assert_close(tiled.pictures, whole.pictures, atol=1e-3, rtol=0)
+
+    def test_a_device_need_not_wait_for_it(self):
+        network, x = made(forms={}, steps=STEPS[:2]), torch.rand(1, 3, 40, 40)
+        told = host_routes(network.instruct(network.analyse(x), ["noise", "lowlight"]))
+        far = {name: value if is_route(name) else value.to("meta") for name, value in told.items()}
+        # Tensors on the meta device have no values: whoever reads one fails.
+        assert network.to("meta")(x.to("meta"), far).shape == x.shape
 
     def test_the_exported_graph_rests_where_nothing_is_certain(self, network, tmp_path):
         card = Card(name="tiny", model="test_unirestorer_compact", options=network.options)

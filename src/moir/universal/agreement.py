@@ -37,6 +37,9 @@ class Agreement(nn.Module):
             where that is made of more than the one in between, or holds back by itself where it is not certain.
         certain: Least calibrated probability at which a type counts where several are removed in steps; others:
             ``believed``, or a half.
+        steps: What each of the steps is told to remove that one more expert takes, beyond those of the tree: where the
+            coarsest would restore, and two or more of them are certainly needed; and where no leaf is for just what
+            the user said. None: there is none.
 
     Raises:
         UnknownNameError: Not a degradation type.
@@ -52,6 +55,7 @@ class Agreement(nn.Module):
     is_for: torch.Tensor
     is_finest: torch.Tensor
     least_certain: torch.Tensor
+    is_of_step: torch.Tensor
     others: torch.Tensor
 
     def __init__(
@@ -64,6 +68,7 @@ class Agreement(nn.Module):
         alone: float | None = None,
         finest: Sequence[str] = (),
         certain: Mapping[str, float] | None = None,
+        steps: Sequence[Sequence[str]] | None = None,
     ) -> None:
         super().__init__()
         for type_ in (*(sure or {}), *(sure_mixed or {}), *finest, *(certain or {})):
@@ -80,6 +85,9 @@ class Agreement(nn.Module):
             "least_certain": torch.tensor(
                 [(certain or {}).get(t, 0.5 if believed is None else believed) for t in TYPES]
             ),
+            "is_of_step": torch.tensor([[float(t in types) for t in TYPES] for types in steps or []]).view(
+                -1, len(TYPES)
+            ),
             "told": torch.stack([instruction(types) for types in told]),
             "is_told": torch.tensor([bool(types) for types in told]),
             "others": torch.tensor([[bool(types) and t not in types for t in TYPES] for types in single]),
@@ -90,6 +98,7 @@ class Agreement(nn.Module):
         for name, value in tables.items():
             self.register_buffer(name, value, persistent=False)  # made of options, which the card keeps
         self.believed, self.alone = believed, alone
+        self.tree, self.has_steps = tree, steps is not None
 
     def agreed(self, presence: torch.Tensor, route: Route) -> Route:
         """The router's choice, changed where the estimate does not agree with it.
@@ -117,14 +126,6 @@ class Agreement(nn.Module):
             unsure = unsure | (left & self.others[expert]).any(dim=1)
         return replace(route, leaf=leaf, level=level.masked_fill(unsure, 0))
 
-    def certain(self, presence: torch.Tensor) -> torch.Tensor:
-        """Which types count as there where several are removed in steps, (B, 7) bool.
-
-        Args:
-            presence: (B, 7), calibrated logits.
-        """
-        return torch.sigmoid(presence) >= self.least_certain
-
     def finer(self, leaf: torch.Tensor, level: torch.Tensor) -> torch.Tensor:
         """The levels, (B,), but the finest for leaves of the types ``finest`` that the coarsest does not restore.
 
@@ -133,16 +134,48 @@ class Agreement(nn.Module):
         """
         return torch.where(self.is_finest[leaf] & (level > 0), self.table.shape[1] - 1, level)
 
-    def chosen(self, leaf: torch.Tensor, level: torch.Tensor, otherwise: torch.Tensor) -> dict[str, torch.Tensor]:
+    def told_place(
+        self, leaf_logits: torch.Tensor, level_logits: torch.Tensor, types: Sequence[str], waits: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor] | None:
+        """Where in the tree an instruction leads: leaf and level, (B,).
+
+        With steps, a leaf for just these types; without, one for these or some of them. None: there is none.
+
+        Args:
+            leaf_logits, level_logits: Of the router, (B, leaves) and (B, levels).
+            types: Degradation types to remove.
+            waits: (leaves,) bool, leaves that nothing chooses.
+
+        Raises:
+            UnknownNameError: Not a degradation type.
+        """
+        wanted = {check_name(type_, TYPES, "degradation type") for type_ in types}
+        is_for = [set(leaf.types) for leaf in self.tree.leaves]
+        fits = [own == wanted if self.has_steps else bool(own) and own <= wanted for own in is_for]
+        mask = ~torch.tensor(fits) | waits
+        if bool(mask.all()):
+            return None
+        leaf = prune(leaf_logits, mask).argmax(1)
+        level = prune(level_logits, self.tree.level_mask(mask)).argmax(1)
+        return leaf, self.finer(leaf, level)
+
+    def chosen(
+        self, leaf: torch.Tensor, level: torch.Tensor, otherwise: torch.Tensor, presence: torch.Tensor | None = None
+    ) -> dict[str, torch.Tensor]:
         """The experts of these places in the tree, and what each is told to remove.
 
         Args:
             leaf, level: (B,).
             otherwise: (B, 8), for experts that are told nothing.
+            presence: (B, 7), calibrated logits, by which the steps may be taken instead; None: they are not.
 
         Returns:
             ``expert`` (B,) and ``remove`` (B, 8).
         """
         expert = self.table[leaf, level]
         remove = torch.where(self.is_told[expert][:, None], self.told[expert].to(otherwise), otherwise)
+        if presence is not None and self.has_steps:
+            certain = (torch.sigmoid(presence) >= self.least_certain).to(self.is_of_step)
+            needed = (certain @ self.is_of_step.T > 0).sum(1)
+            expert = torch.where((needed > 1) & (level == 0), self.tree.experts, expert)
         return {"expert": expert, "remove": remove}

@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from moir.base.errors import InvalidValueError
-from moir.base.names import TYPES, check_name
+from moir.base.names import TYPES
 from moir.networks.base import PLACE, Context, RestorationNetwork, build, check_pictures, recall, select
 from moir.networks.bilateral_grid import BilateralGrid
 from moir.networks.compact import Compact
@@ -23,9 +23,9 @@ from moir.universal.agreement import Agreement
 from moir.universal.compact_extractor import CompactExtractor
 from moir.universal.composed_expert import CERTAINTY, DECISIONS, SCENE, ComposedExpert, scene_context, weighed
 from moir.universal.expert_form import own_names
-from moir.universal.expert_kinds import Composed, Form, copied, kind_of
+from moir.universal.expert_kinds import Composed, Form, combined, copied, kind_of
 from moir.universal.losses import through_gate
-from moir.universal.router import Route, RouterNoise, RouterParts, level_balance, prune
+from moir.universal.router import Route, RouterNoise, RouterParts, level_balance
 from moir.universal.tree import Tree, grouped
 
 FINE = ("stem.*", "encoder1.*", "up1.*", "down1.*", "decoder1.*", "head.*", "*.film.*")
@@ -90,7 +90,6 @@ class CompactUniRestorer(RestorationNetwork, RouterParts):
     """
 
     weighing: torch.Tensor
-    of_steps: torch.Tensor
     estimates: ClassVar[bool] = True
     size_multiple: ClassVar[int] = Compact.size_multiple
     overlap: ClassVar[int] = Compact.overlap
@@ -138,19 +137,12 @@ class CompactUniRestorer(RestorationNetwork, RouterParts):
             alike = next((n for n in self.kinds if n < number and self.kinds[n] == kind), None)
             # To begin with, all of a kind are the same, and a copy costs less than another network.
             self.experts[number] = kind.own(self.base) if alike is None else copied(self.experts[alike])
-        self.steps = None if steps is None else kind_of({"parts": steps}, self.base_options, own)
-        if isinstance(self.steps, Composed):
-            if self.steps.itself is not None:
-                raise InvalidValueError(
-                    "steps: what takes them has no parameters of its own, so it is no part of itself"
-                )
+        self.steps = None if steps is None else combined(steps)
+        if self.steps is not None:
             self._check_parts("steps", self.steps)
-            for_ = [{type_ for part in step for one in part.all() for type_ in one.told} for step in self.steps.steps]
-            self.register_buffer(
-                "of_steps", torch.tensor([[float(t in types) for t in TYPES] for types in for_]), persistent=False
-            )
         told = [self.told(number) for number in range(self.tree.experts)]
-        self.agreement = Agreement(self.tree, told, sure, sure_mixed, believed, alone, finest, certain)
+        conditions = (sure, sure_mixed, believed, alone, finest, certain)
+        self.agreement = Agreement(self.tree, told, *conditions, None if self.steps is None else self.steps.removes)
         # Tiles suit every expert: no one knows beforehand which will restore.
         wishes = [(Compact.size_multiple, Compact.overlap)]
         wishes += [kind.tiling(self.experts[number]) for number, kind in self.kinds.items()]
@@ -188,15 +180,11 @@ class CompactUniRestorer(RestorationNetwork, RouterParts):
         Raises:
             InvalidValueError: An expert of clean pictures, which is no network.
         """
-        if self._takes_steps(number):
-            if number not in self._assembled:
-                assert isinstance(self.steps, Composed)
-                with torch.inference_mode(False):
-                    self._assembled[number] = self._composed(self.steps)
-            return self._assembled[number]
-        if self.tree.is_clean(number):
-            raise InvalidValueError(f"expert {number} ({self.tree.name_of(number)}) is the identity: it has no network")
-        number = self.owner_of(number)
+        if not self._takes_steps(number):
+            if self.tree.is_clean(number):
+                name = self.tree.name_of(number)
+                raise InvalidValueError(f"expert {number} ({name}) is the identity: it has no network")
+            number = self.owner_of(number)
         if number == 0:
             return self.base
         if number not in self._assembled:
@@ -208,13 +196,10 @@ class CompactUniRestorer(RestorationNetwork, RouterParts):
         return self.steps is not None and number == self.tree.experts
 
     def _made(self, number: int) -> RestorationNetwork:
-        kind = self.kinds[number]
+        kind = self.steps if self.steps is not None and self._takes_steps(number) else self.kinds[number]
         if not isinstance(kind, Composed):
             return kind.assembled(self.base, self.experts[number])
         own = None if kind.itself is None else kind.itself.assembled(self.base, self.experts[number])
-        return self._composed(kind, own)
-
-    def _composed(self, kind: Composed, own: RestorationNetwork | None = None) -> RestorationNetwork:
         used = {part.expert for part in kind.parts if part.expert is not None}
         experts = {n: self.expert(n) for n in sorted(used)}
         return ComposedExpert(kind.steps, experts, self.scene, kind.certainty, own).eval()
@@ -240,8 +225,7 @@ class CompactUniRestorer(RestorationNetwork, RouterParts):
 
     def words_of(self, number: int) -> str:
         """What an expert is, for lists: ``own parameters``, ``adapter conv``, ``restormer``, ``as expert 1``, ..."""
-        if self._takes_steps(number):
-            assert self.steps is not None
+        if self.steps is not None and self._takes_steps(number):
             return self.steps.words
         if self.tree.is_clean(number):
             return "identity"
@@ -300,36 +284,13 @@ class CompactUniRestorer(RestorationNetwork, RouterParts):
         """
         told = instruction(types).to(context["embedding"]).expand(len(context["embedding"]), -1)
         context = {**context, CERTAINTY: told[:, :-1].clone()}
-        place = self.told_place(context["leaf_logits"], context["level_logits"], types)
+        logits = context["leaf_logits"], context["level_logits"]
+        place = self.agreement.told_place(*logits, types, self._waits())
         if place is None:
             zero = torch.zeros_like(context["expert"])
             expert = zero if self.steps is None else zero + self.tree.experts
             return {**context, "expert": expert, "level": zero, "remove": told}
         return {**context, "leaf": place[0], "level": place[1], **self.agreement.chosen(*place, told)}
-
-    def told_place(
-        self, leaf_logits: torch.Tensor, level_logits: torch.Tensor, types: Sequence[str]
-    ) -> tuple[torch.Tensor, torch.Tensor] | None:
-        """Where in the tree an instruction leads: leaf and level, (B,); None: nowhere, see :meth:`instruct`.
-
-        Args:
-            leaf_logits, level_logits: Of the router, (B, leaves) and (B, levels).
-            types: See :meth:`instruct`.
-
-        Raises:
-            UnknownNameError: Not a degradation type.
-        """
-        wanted = {check_name(type_, TYPES, "degradation type") for type_ in types}
-        is_for = [set(leaf.types) for leaf in self.tree.leaves]
-        leaf_mask = torch.tensor([not own or not own <= wanted for own in is_for])
-        if self.steps is not None:
-            leaf_mask |= torch.tensor([own != wanted for own in is_for])
-        leaf_mask |= self._waits()
-        if bool(leaf_mask.all()):
-            return None
-        leaf = prune(leaf_logits, leaf_mask).argmax(1)
-        level = prune(level_logits, self.tree.level_mask(leaf_mask)).argmax(1)
-        return leaf, self.agreement.finer(leaf, level)
 
     def account(self, context: Context) -> list[tuple[str, str]]:
         """Names of the chosen experts, with their levels in the tree."""
@@ -409,20 +370,8 @@ class CompactUniRestorer(RestorationNetwork, RouterParts):
             "mu": route.mu,
             "log_variance": route.log_variance,
             "uncertainty": (0.5 * route.log_variance).exp().mean(dim=1),
-            **self._with_steps(context["presence"], context["found"], route),
+            **self.agreement.chosen(route.leaf, route.level, context["found"], context["presence"]),
         }
-
-    def _with_steps(self, presence: torch.Tensor, found: torch.Tensor, route: Route) -> dict[str, torch.Tensor]:
-        """The expert of this place or what takes the steps, and what it is told, where nobody has said it.
-
-        The steps are taken where the coarsest expert would restore, and certainly two of them are needed.
-        """
-        chosen = self.agreement.chosen(route.leaf, route.level, found)
-        if self.steps is None:
-            return chosen
-        busy = (self.agreement.certain(presence).to(self.of_steps) @ self.of_steps.T > 0).sum(1)
-        expert = torch.where((busy > 1) & (route.level == 0), self.tree.experts, chosen["expert"])
-        return {**chosen, "expert": expert}
 
 
 def _seven() -> Tree:

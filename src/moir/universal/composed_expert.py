@@ -198,7 +198,8 @@ class ComposedExpert(RestorationNetwork):
             is_there = recall(context, CERTAINTY, x.shape[0]) >= part.sure
             told["remove"] = torch.cat([told["remove"][:, :-1] * is_there, told["remove"][:, -1:]], 1)
             is_any = told["remove"][:, :-1].sum(1) > 0
-            if not torch.jit.is_tracing() and not bool(is_any.any()):
+            # Elsewhere than on a CPU, reading this would have the device wait; in a graph it cannot be read.
+            if x.device.type == "cpu" and not torch.jit.is_tracing() and not bool(is_any.any()):
                 return x
             return torch.where(is_any[:, None, None, None], self._by(part, x, {**context, **told}), x)
         return self._by(part, x, {**context, **told})

@@ -194,6 +194,11 @@ class Composed(ExpertKind):
         """All experts and grids that it is made of."""
         return Part(steps=self.steps).all()
 
+    @property
+    def removes(self) -> list[list[str]]:
+        """What the parts of each step are told to remove."""
+        return [[name for part in step for one in part.all() for name in one.told] for step in self.steps]
+
     def own(self, base: Compact) -> nn.Module:
         """See :meth:`ExpertKind.own`: nothing, if it is no part of itself."""
         return nn.Module() if self.itself is None else self.itself.own(base)
@@ -272,6 +277,21 @@ def kind_of(form: Form, base_options: Mapping[str, Any], patterns: Sequence[str]
         name = str(_fields(form, "model", "options")["model"])
         return Whole(words=name, model=name, options=form.get("options") or {})
     return _own_parameters(form, base_options, patterns)
+
+
+def combined(steps: Any) -> Composed:
+    """Steps that other experts take, as the kind of one more.
+
+    Args:
+        steps: The ``parts`` of a form.
+
+    Raises:
+        InvalidValueError: They are none, or it is a part of itself.
+    """
+    kind = Composed(words=f"experts {words_of(read_steps(steps))}", steps=read_steps(steps))
+    if any(part.is_own for part in kind.parts):
+        raise InvalidValueError("steps: what takes them has no parameters of its own, so it is no part of itself")
+    return kind
 
 
 def _own_parameters(form: Form, base_options: Mapping[str, Any], patterns: Sequence[str]) -> OwnParameters:
