@@ -138,7 +138,7 @@ class TestSteps:
     def test_they_remove_what_was_said(self, network):
         x = torch.rand(2, 3, 40, 56)
         told = network.instruct(network.analyse(x), ["noise", "lowlight"])
-        assert network.account(told) == [("steps", "all")] * 2
+        assert network.account(told) == [("steps: noise, lowlight", "all")] * 2
         fine = network.expert(2)(x, network.base.instruct(told, ["noise"]))
         wanted = network.scene(fine, network.scene.instruct(network.scene.analyse(x), ["lowlight"]))
         torch.testing.assert_close(network(x, told), wanted)
@@ -171,7 +171,7 @@ class TestSteps:
             network.extractor.presence.weight.zero_()
             network.extractor.presence.bias.copy_(torch.tensor([3.0, -3, -3, -3, -3, 3, 3]))
         context = network.analyse(x)
-        assert network.account(context) == [("steps", "all")]
+        assert network.account(context) == [("steps: noise, jpeg, lowlight", "all")]
         fine = network.expert(2)(x, network.base.instruct(context, ["noise"]))
         fine = network.base(fine, network.base.instruct(context, ["jpeg"]))
         wanted = network.scene(fine, network.scene.instruct(network.scene.analyse(x), ["lowlight"]))

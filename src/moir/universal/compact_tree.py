@@ -21,7 +21,15 @@ from moir.networks.instructed import instruction
 from moir.universal.accelerated_tree import AcceleratedTree
 from moir.universal.agreement import Agreement
 from moir.universal.compact_extractor import CompactExtractor
-from moir.universal.composed_expert import CERTAINTY, DECISIONS, SCENE, ComposedExpert, scene_context, weighed
+from moir.universal.composed_expert import (
+    CERTAINTY,
+    DECISIONS,
+    SCENE,
+    ComposedExpert,
+    removed_by,
+    scene_context,
+    weighed,
+)
 from moir.universal.expert_form import own_names
 from moir.universal.expert_kinds import Composed, Form, combined, copied, kind_of
 from moir.universal.losses import through_gate
@@ -33,7 +41,7 @@ FINE = ("stem.*", "encoder1.*", "up1.*", "down1.*", "decoder1.*", "head.*", "*.f
 
 
 STEPS = "steps"
-"""What reports call the expert beyond the tree's own, which takes the steps."""
+"""What the expert beyond the tree's own is called, which takes the steps."""
 
 
 class CompactUniRestorer(RestorationNetwork, RouterParts):
@@ -142,7 +150,9 @@ class CompactUniRestorer(RestorationNetwork, RouterParts):
             self._check_parts("steps", self.steps)
         told = [self.told(number) for number in range(self.tree.experts)]
         conditions = (sure, sure_mixed, believed, alone, finest, certain)
-        self.agreement = Agreement(self.tree, told, *conditions, None if self.steps is None else self.steps.removes)
+        self.agreement = Agreement(
+            self.tree, told, *conditions, None if self.steps is None else removed_by(self.steps.steps)
+        )
         # Tiles suit every expert: no one knows beforehand which will restore.
         wishes = [(Compact.size_multiple, Compact.overlap)]
         wishes += [kind.tiling(self.experts[number]) for number, kind in self.kinds.items()]
@@ -293,10 +303,16 @@ class CompactUniRestorer(RestorationNetwork, RouterParts):
         return {**context, "leaf": place[0], "level": place[1], **self.agreement.chosen(*place, told)}
 
     def account(self, context: Context) -> list[tuple[str, str]]:
-        """Names of the chosen experts, with their levels in the tree."""
-        chosen, levels = context["expert"].tolist(), context["level"].tolist()
-        names = [STEPS if self._takes_steps(e) else self.tree.name_of(e) for e in chosen]
-        return [(name, self.tree.levels[i]) for name, i in zip(names, levels, strict=True)]
+        """Names of the chosen experts, with their levels in the tree; for the steps, what they remove."""
+        found = []
+        for row, (number, level) in enumerate(zip(context["expert"].tolist(), context["level"].tolist(), strict=True)):
+            if self.steps is not None and self._takes_steps(number):
+                removed = removed_by(self.steps.steps, context[CERTAINTY][row].tolist())
+                name = f"{STEPS}: {', '.join(name for step in removed for name in step)}"
+            else:
+                name = self.tree.name_of(number)
+            found.append((name, self.tree.levels[level]))
+        return found
 
     def forward(self, x: torch.Tensor, context: Context | None = None) -> torch.Tensor:
         """See :meth:`RestorationNetwork.forward`."""

@@ -113,6 +113,25 @@ def words_of(steps: Steps) -> str:
     return ", then ".join(" + ".join(part.words for part in step) for step in steps)
 
 
+def removed_by(steps: Steps, certainty: Sequence[float] | None = None) -> list[list[str]]:
+    """The types that the parts of each step are told to remove.
+
+    Args:
+        steps: The steps.
+        certainty: The probability of each type; then only what they are sure enough of.
+
+    Examples:
+        >>> steps = read_steps([[{"expert": 1, "told": ["noise"], "sure": 0.5}], [{"grid": ["haze"]}]])
+        >>> removed_by(steps), removed_by(steps, [0.4, 0, 0.9, 0, 0, 0, 0])
+        ([['noise'], ['haze']], [[], ['haze']])
+    """
+    parts = [[one for part in step for one in part.all()] for step in steps]
+    if certainty is None:
+        return [[name for one in step for name in one.told] for step in parts]
+    probability = dict(zip(TYPES, certainty, strict=True))
+    return [[name for one in step for name in one.told if probability[name] >= one.sure] for step in parts]
+
+
 def read_steps(form: Any) -> Steps:
     """Read the ``parts`` of a form: a list of steps, each a list of parts.
 

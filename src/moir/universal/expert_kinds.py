@@ -194,11 +194,6 @@ class Composed(ExpertKind):
         """All experts and grids that it is made of."""
         return Part(steps=self.steps).all()
 
-    @property
-    def removes(self) -> list[list[str]]:
-        """What the parts of each step are told to remove."""
-        return [[name for part in step for one in part.all() for name in one.told] for step in self.steps]
-
     def own(self, base: Compact) -> nn.Module:
         """See :meth:`ExpertKind.own`: nothing, if it is no part of itself."""
         return nn.Module() if self.itself is None else self.itself.own(base)
