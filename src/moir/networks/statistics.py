@@ -1,5 +1,6 @@
 """Statistics of the whole picture inside a network: measured once, shared by all tiles."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 
 import torch
@@ -58,7 +59,7 @@ def shared_attention(context: Context | None, batch: int) -> Statistics | None:
     return Statistics(maps, batch) if maps else None
 
 
-class MeasuringNetwork(RestorationNetwork):
+class MeasuringNetwork(RestorationNetwork, ABC):
     """A network whose layers ask for :class:`Statistics` as they go: the pass that measures them also restores.
 
     What it measures says the ``analyse`` of each network.
@@ -87,6 +88,6 @@ class MeasuringNetwork(RestorationNetwork):
         statistics = Statistics(None, x.shape[0])
         return self._run(x, statistics), statistics.used
 
+    @abstractmethod
     def _run(self, x: torch.Tensor, statistics: Statistics) -> torch.Tensor:
         """One pass over (B, 3, H, W)."""
-        raise NotImplementedError
