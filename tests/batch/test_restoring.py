@@ -1,6 +1,7 @@
 """Many files: what is recorded, what is left out, and what a kill leaves behind."""
 
 import json
+import multiprocessing
 import os
 import signal
 import subprocess
@@ -13,8 +14,9 @@ import pytest
 
 from moir.base.errors import InvalidValueError, OutputExistsError, UnknownNameError
 from moir.batch import Options, Settings, default_manifest, pair_outputs, restore_many, select_inputs
-from moir.batch.manifest import held, lines_of, read_done
-from moir.batch.workers import places
+from moir.batch.inputs import Job
+from moir.batch.manifest import Manifest, held, lines_of, read_done, recorded
+from moir.batch.workers import Place, _work, places
 
 
 @pytest.fixture
@@ -143,6 +145,40 @@ def wait_for(condition, process=None, seconds=300):
     while not condition() and time.monotonic() < deadline and (process is None or process.poll() is None):
         time.sleep(0.02)
     assert condition()
+
+
+@pytest.mark.skipif(os.name != "posix", reason="holds a manifest by flock")
+def test_a_worker_is_given_work_only_while_it_keeps_the_next_run_waiting(tiny_model, tmp_path, monkeypatch):
+    monkeypatch.setattr("moir.batch.manifest.PATIENCE", 0.2)
+    path = tmp_path / "m.jsonl"
+    spawn = multiprocessing.get_context("spawn")
+    ours, theirs = spawn.Pipe()
+    how = {"manifest": Manifest(path, "key"), "overwrite": False, "resume": False}
+    worker = spawn.Process(target=_work, args=(theirs, Settings(model=str(tiny_model)), Place("cpu", 1), how))
+    worker.start()
+    theirs.close()
+    assert ours.poll(300)
+    assert ours.recv() is None  # ready: from here on jobs may lie in the pipe
+    with pytest.raises(OutputExistsError, match="another run"), held(path, alone=True):
+        pass
+    ours.close()
+    worker.join(300)
+    assert worker.exitcode == 0
+    with held(path, alone=True):
+        pass
+
+
+def test_what_a_worker_finished_before_it_died_is_not_done_again(run, many, tmp_path):
+    folder = many(2)
+    (folder / "broken.png").unlink()
+    records = {record["output"]: record for record in run(folder)}
+    path = tmp_path / "out.manifest.jsonl"
+    line = next(line for line in lines_of(path) if line.get("output", "").endswith("0001.png"))
+    job = Job(folder / "0001.png", tmp_path / "out" / "0001.png")
+    assert recorded(Manifest(path, line["key"]), job) == records[str(job.output)]
+    assert recorded(Manifest(path, "other"), job) is None
+    os.utime(job.input)
+    assert recorded(Manifest(path, line["key"]), job) is None
 
 
 @pytest.mark.skipif(os.name != "posix", reason="sends POSIX signals")

@@ -18,6 +18,7 @@ from typing import Any
 
 import moir
 from moir.base.errors import InvalidValueError, OutputExistsError
+from moir.batch.inputs import Job
 from moir.batch.settings import key_of
 
 try:
@@ -109,6 +110,24 @@ def read_done(path: Path) -> dict[str, Done]:
     return done
 
 
+def recorded(manifest: Manifest, job: Job) -> Record | None:
+    """The record of a job whose output lies there as the manifest says, made with its settings; None if it does not."""
+    line: Record | None = None
+    for candidate in lines_of(manifest.path):
+        if (candidate.get("output"), candidate.get("key")) == (str(job.output), manifest.key) and "sha256" in candidate:
+            line = candidate
+    if line is None:
+        return None
+    done = Done(line["key"], tuple(line["input_stat"]), tuple(line["output_stat"]), line["sha256"])
+    if not (is_recorded(job.output, done) and is_from(job.input, done)):
+        return None
+    return {name: value for name, value in line.items() if name not in _FACTS}
+
+
+_FACTS = ("key", "input_stat", "output_stat", "sha256")
+"""What a line of a manifest says beyond what is reported."""
+
+
 def check_settings(path: Path, identity: dict[str, Any]) -> None:
     """Refuse to go on with other settings than those of the manifest's last run.
 
@@ -149,6 +168,14 @@ def is_recorded(output: Path, done: Done) -> bool:
             return hashlib.file_digest(file, "sha256").hexdigest() == done.sha256
     except OSError:
         return False
+
+
+def is_from(source: Path, done: Done) -> bool:
+    """Whether an input is the one that the manifest speaks of."""
+    try:
+        return stat_of(source) == done.input
+    except OSError:
+        return True  # an input that was removed after it was done is no reason to fail
 
 
 @contextmanager

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from moir.base.files import atomic_path
 from moir.batch.inputs import Job
-from moir.batch.manifest import Done, Manifest, Record, is_recorded, stat_of
+from moir.batch.manifest import Done, Manifest, Record, is_from, is_recorded, stat_of
 
 _LEFTOVER = re.compile(r"^\.(?P<stem>.{1,40})\.[a-z0-9_]{8}\.part(?P<suffix>\.[A-Za-z0-9]+)$", re.DOTALL)
 
@@ -80,20 +80,13 @@ def sort_out(
                 todo.append(job)
             else:
                 records.append({**names, "skipped": True})
-        elif is_recorded(job.output, known) and known.key == key and _unchanged(job.input, known):
+        elif is_recorded(job.output, known) and known.key == key and is_from(job.input, known):
             records.append({**names, "skipped": True})
         elif overwrite:
             todo.append(job)
         else:
             records.append({"input": names["input"], "error": _reason(job, known, key)})
     return todo, records
-
-
-def _unchanged(source: Path, known: Done) -> bool:
-    try:
-        return stat_of(source) == known.input
-    except OSError:
-        return True  # an input that was removed after it was done is no reason to fail
 
 
 def _reason(job: Job, known: Done, key: str) -> str:

@@ -19,7 +19,7 @@ from typing import Any
 
 from moir.base.errors import MoirError
 from moir.batch.inputs import Job
-from moir.batch.manifest import Manifest, Record, held
+from moir.batch.manifest import Manifest, Record, held, recorded
 from moir.batch.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -52,6 +52,7 @@ class _Worker:
     pipe: Connection
     place: Place
     jobs: dict[int, Job] = field(default_factory=dict)
+    ready: bool = False
     dismissed: bool = False
 
     def dismiss(self) -> None:
@@ -131,7 +132,7 @@ def run_workers(
 
     def feed(worker: _Worker) -> None:
         # What was in the hands of a worker that died is handed out alone, so that it can take nothing else with it.
-        while waiting and len(worker.jobs) < 2 * worker.place.io + 2:
+        while worker.ready and waiting and len(worker.jobs) < 2 * worker.place.io + 2:
             if worker.jobs and (waiting[0] in attempts or any(number in attempts for number in worker.jobs)):
                 return
             number = waiting.popleft()
@@ -145,6 +146,10 @@ def run_workers(
         worker.pipe.close()
         worker.process.join()
         for number in reversed(worker.jobs):
+            # It may have died after the picture was done and before it could say so.
+            if manifest is not None and (record := recorded(manifest, jobs[number])) is not None:
+                report({**record, "worker": worker.process.pid})
+                continue
             attempts[number] = attempts.get(number, 0) + 1
             if attempts[number] < ATTEMPTS:
                 waiting.appendleft(number)
@@ -173,10 +178,10 @@ def run_workers(
                 if worker.pipe not in ready:
                     continue
                 try:
-                    number, record = worker.pipe.recv()
+                    message = worker.pipe.recv()
                 except (EOFError, OSError):
                     workers.remove(worker)
-                    lost = bool(worker.jobs)
+                    lost = not worker.dismissed or bool(worker.jobs)
                     bury(worker)
                     barren += lost
                     if barren > HOPELESS:
@@ -192,6 +197,10 @@ def run_workers(
                         )
                         workers.append(start(worker.place))
                     continue
+                if message is None:
+                    worker.ready = True
+                    continue
+                number, record = message
                 barren = 0
                 del worker.jobs[number]
                 report(record)
@@ -203,9 +212,19 @@ def run_workers(
 
 
 def _work(pipe: Connection, settings: Settings, place: Place, how: dict[str, Any]) -> None:
-    """The life of a worker: do what comes through the pipe, until None or the parent's end."""
+    """The life of a worker: say that it is ready (None), then do what comes through the pipe, until None or its end."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent decides
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    manifest: Manifest | None = how["manifest"]
+    # A run that is killed leaves its workers finishing what they have; the next run waits for them by this. So nothing
+    # may be handed out before it is held: a worker still starting would otherwise go to work beside the next run.
+    with held(manifest.path, alone=False) if manifest is not None else nullcontext():
+        with suppress(OSError):  # the parent is gone, as the pipe will say
+            pipe.send(None)
+        _work_through(pipe, settings, place, how)
+
+
+def _work_through(pipe: Connection, settings: Settings, place: Place, how: dict[str, Any]) -> None:
     import torch
 
     from moir.batch.pipeline import Pipeline, failure
@@ -213,10 +232,16 @@ def _work(pipe: Connection, settings: Settings, place: Place, how: dict[str, Any
     torch.set_num_threads(place.threads)
     numbers: dict[str, int] = {}
 
+    def orphaned() -> bool:
+        parent = multiprocessing.parent_process()
+        return parent is not None and not parent.is_alive()
+
     def following() -> Job | None:
         try:
             item = pipe.recv()
-        except (EOFError, OSError):  # the parent is gone: finish what is in hand
+        except (EOFError, OSError):
+            return None
+        if orphaned():  # what is in hand is finished; what still lay in the pipe is left to the next run
             return None
         if item is None:
             return None
@@ -228,6 +253,8 @@ def _work(pipe: Connection, settings: Settings, place: Place, how: dict[str, Any
         with suppress(OSError):  # the parent is gone
             pipe.send((numbers.pop(record["input"]), {**record, "worker": os.getpid()}))
 
+    if orphaned():
+        return
     try:
         restorer = settings.load(place.device)
         pipeline = Pipeline(restorer, settings, readers=place.io, writers=place.io, **how)
@@ -235,7 +262,4 @@ def _work(pipe: Connection, settings: Settings, place: Place, how: dict[str, Any
         while (job := following()) is not None:
             report(failure(job.input, error))
         return
-    manifest: Manifest | None = how["manifest"]
-    # A run that is killed leaves its workers finishing what they have; the next run waits for them by this.
-    with held(manifest.path, alone=False) if manifest is not None else nullcontext():
-        pipeline.run(following, report)
+    pipeline.run(following, report)
