@@ -12,8 +12,9 @@ from moir.models import create_model
 from moir.networks.compact import Compact
 from moir.restore import Restorer
 from moir.runtime.fast import accelerate
+from moir.universal.compact_experts import FINE
 from moir.universal.compact_extractor import CompactExtractor, contrastive_loss
-from moir.universal.compact_tree import FINE, CompactUniRestorer
+from moir.universal.compact_tree import CompactUniRestorer
 from moir.universal.expert_form import grown, own_names, with_form
 
 
