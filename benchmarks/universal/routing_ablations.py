@@ -16,6 +16,7 @@ from moir.findings import SEEN
 from moir.training.tree.cluster import REPRESENTATIONS, TREE, Represented
 from moir.training.tree.outcomes import Outcomes
 from moir.training.tree.recipe import RouterStage
+from moir.training.tree.rejoin import BELONGING, OUTCOMES, centres_of
 from moir.training.tree.router import train_router
 from moir.universal.clustering import Clustering, nearest
 from moir.universal.compact_tree import CompactUniRestorer
@@ -71,19 +72,24 @@ class Samples:
 
     @classmethod
     def of(cls, network: CompactUniRestorer, run: Path, seeds: int) -> "Samples":
-        """Read them from the folder of the run."""
-        centres = Clustering.load(run / "cluster" / TREE).centres
-        outcomes = Outcomes.load(run / "router" / "outcomes.safetensors")
+        """Read them from the folder of the run: of a tree, or of its router alone (``recipes/tree/join.yaml``)."""
+        kept = run / "routing" / "routers"
+        kept.mkdir(parents=True, exist_ok=True)
+        if (run / BELONGING).exists():
+            outcomes, leaf = Outcomes.load(run / OUTCOMES), read_tensors(run / BELONGING)[0]["leaf"]
+            centres = centres_of(outcomes.points, leaf, len(network.tree.leaves))
+            return cls(outcomes, leaf, centres, (outcomes.points[:0], leaf[:0]), kept, seeds)
+        clustered = Clustering.load(run / "cluster" / TREE).centres
+        outcomes = Outcomes.load(run / "router" / OUTCOMES)
         represented = Represented(**read_tensors(run / "cluster" / REPRESENTATIONS)[0])
         places = network.extractor.place(represented.points)
 
-        def leaf(points: torch.Tensor) -> torch.Tensor:
-            return torch.from_numpy(nearest(np.asarray(points), centres))
+        def nearest_leaf(points: torch.Tensor) -> torch.Tensor:
+            return torch.from_numpy(nearest(np.asarray(points), clustered))
 
-        kept = run / "routing" / "routers"
-        kept.mkdir(parents=True, exist_ok=True)
-        more = (places, leaf(places))
-        return cls(outcomes, leaf(outcomes.points), torch.from_numpy(centres).float(), more, kept, seeds)
+        more = (places, nearest_leaf(places))
+        centres = torch.from_numpy(clustered).float()
+        return cls(outcomes, nearest_leaf(outcomes.points), centres, more, kept, seeds)
 
     def routers(self, tree: Tree, stage: RouterStage) -> Iterator[Router]:
         """Routers trained anew, one per seed; those that were trained before on the same samples are read."""

@@ -2,7 +2,6 @@
 
 import copy
 import json
-from dataclasses import fields
 from pathlib import Path
 
 import pytest
@@ -214,7 +213,4 @@ def test_the_account_counts_what_was_sent_where(place: Path) -> None:
 
 def test_centres_are_means_of_what_belongs_to_a_leaf() -> None:
     points = torch.tensor([[0.0, 2.0], [2.0, 0.0], [5.0, 5.0]])
-    columns = {f.name: points for f in fields(Outcomes) if f.name not in ("points", "experts")}
-    none = torch.zeros(3, dtype=torch.bool)
-    samples = Samples(Outcomes(points=points, **columns), torch.tensor([1, 1, 0]), none, none)
-    assert centres_of(samples, 3).tolist() == [[5, 5], [1, 1], [0, 0]]
+    assert centres_of(points, torch.tensor([1, 1, 0]), 3).tolist() == [[5, 5], [1, 1], [0, 0]]

@@ -98,7 +98,7 @@ def train_join(recipe: JoinRecipe, folder: str | Path, on_step: Report | None = 
     samples = _measured(recipe, network, leaves, out, on_step)
     before = present_router(network)
     shown = samples.part(~samples.held_out)
-    centres = centres_of(shown, len(network.tree.leaves))
+    centres = centres_of(shown.outcomes.points, shown.leaf, len(network.tree.leaves))
     router = train_router(
         shown.outcomes, network.tree, centres, shown.leaf, recipe.router, recipe.seed, start=present_router(network)
     )
@@ -143,11 +143,17 @@ def present_router(network: CompactUniRestorer) -> Router:
     return router.eval()
 
 
-def centres_of(samples: Samples, leaves: int) -> torch.Tensor:
-    """Means of the places of each leaf's samples, (leaves, F); 0 where it has none, and where nothing asks for it."""
-    centres = torch.zeros(leaves, samples.outcomes.points.shape[1])
-    for leaf in samples.leaf.unique().tolist():
-        centres[leaf] = samples.outcomes.points[samples.leaf == leaf].mean(0)
+def centres_of(points: torch.Tensor, leaf: torch.Tensor, leaves: int) -> torch.Tensor:
+    """Means of the places of each leaf's samples, (leaves, F); 0 where it has none, and where nothing asks for it.
+
+    Args:
+        points: (N, F), places of the samples.
+        leaf: (N,), where each belongs.
+        leaves: How many there are.
+    """
+    centres = torch.zeros(leaves, points.shape[1])
+    for number in leaf.unique().tolist():
+        centres[number] = points[leaf == number].mean(0)
     return centres
 
 
