@@ -1,12 +1,13 @@
 """What a network found in a picture, in numbers and in words."""
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
 import torch
 
-from moir.base.names import DEGREES, TYPES
+from moir.base.names import CLEAN, DEGREES, TYPES
 from moir.networks.base import Context
 
 SEEN = 0.5
@@ -87,6 +88,16 @@ class Inspection:
         listed = [f"{f} ({f.probability:.0%} sure)" for f in sure]
         found = listed[0] if len(listed) == 1 else ", ".join(listed[:-1]) + " and " + listed[-1]
         return f"The picture has {found}" + (f"; {maybe}." if maybe else ".")
+
+
+def is_left_alone(expert: str) -> bool:
+    """Whether an expert, by its name, is that of clean pictures, which come back as they are.
+
+    Examples:
+        >>> is_left_alone("clean-2"), is_left_alone("noise")
+        (True, False)
+    """
+    return re.fullmatch(rf"{CLEAN}(-\d+)?", expert) is not None
 
 
 def estimate_report(estimate: Sequence[Finding], unsure: float | None) -> dict[str, Any]:

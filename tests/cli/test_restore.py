@@ -8,6 +8,7 @@ import pytest
 from PIL import Image
 
 from moir.base.names import TYPES
+from moir.cli.restore import _in_words
 
 
 def test_a_folder_with_a_broken_picture(moir_command, pictures, tiny_model, tmp_path):
@@ -137,3 +138,20 @@ def test_ctrl_c_leaves_no_partial_file(pictures, tiny_model, tmp_path, photograp
         assert ".part" not in file.name
         with Image.open(file) as image:
             image.load()
+
+
+@pytest.mark.parametrize(
+    ("probability", "expert", "told", "words"),
+    [
+        (0.9, "lowlight", False, "heavy lowlight (90%); 8x8"),
+        (0.55, "clean-2", False, "heavy lowlight (55%), left as it is; not sure enough: try --task lowlight; 8x8"),
+        (0.4, "clean", False, "no damage found, left as it is; perhaps heavy lowlight (40%): try --task lowlight; 8x8"),
+        (0.4, "all", False, "no damage found; perhaps heavy lowlight (40%): try --task lowlight; 8x8"),
+        (0.1, "clean", False, "no damage found, left as it is; 8x8"),
+        (0.4, "lowlight", True, "no damage found; 8x8"),
+    ],
+)
+def test_what_may_be_there_and_was_not_acted_on_is_said(probability, expert, told, words):
+    estimate = [{"type": "lowlight", "degree": "heavy", "probability": probability}]
+    record = {"estimate": estimate, "expert": expert, "width": 8, "height": 8, "seconds": 0.5}
+    assert _in_words(record, told) == f"{words} in 0.50 s"

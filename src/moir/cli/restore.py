@@ -5,6 +5,7 @@ from typing import Annotated, Any
 
 import typer
 
+from moir.base.names import TASK_OF_TYPE
 from moir.cli.options import (
     Device,
     Inputs,
@@ -81,7 +82,7 @@ def restore(
 
     tasks = tuple(t.strip() for t in task.split(",")) if task else None
     settings = Settings(model, tasks, strength, device, precision, tile_of(tile), compare, tuple(adapter or ()))
-    account = _Account(json)
+    account = _Account(json, tasks is not None)
     if ray is not None:
         from moir.batch.cluster import restore_on_cluster
 
@@ -112,8 +113,8 @@ def restore(
 class _Account:
     """What the user is told: a line or a JSON object per file, the bars, and the failures at the end."""
 
-    def __init__(self, json: bool) -> None:
-        self.json = json
+    def __init__(self, json: bool, told: bool) -> None:
+        self.json, self.told = json, told
         self.progress: Any = None
         self.done = 0
         self.failed: list[str] = []
@@ -135,7 +136,7 @@ class _Account:
         elif record.get("skipped"):
             say(f"{record['input']}: done before, {record['output']} exists")
         else:
-            say(f"{record['input']} -> {record['output']}: {_in_words(record)}")
+            say(f"{record['input']} -> {record['output']}: {_in_words(record, self.told)}")
 
     def expect(self, total: int) -> None:
         """How many files there are."""
@@ -163,9 +164,25 @@ class _Account:
             raise typer.Exit(1)
 
 
-def _in_words(record: dict[str, Any]) -> str:
-    found = [f for f in record.get("estimate", ()) if f["probability"] >= 0.5]
-    what = ", ".join(f"{f['degree']} {f['type']} ({f['probability']:.0%})" for f in found) or "no damage found"
+def _in_words(record: dict[str, Any], told: bool) -> str:
+    """What was found, and what was not acted on though it may be there, and the picture's size and time."""
+    from moir.findings import SEEN, is_left_alone  # needs torch
+
+    estimate = record.get("estimate", ())
+    found = [f for f in estimate if f["probability"] >= SEEN]
+    what = ", ".join(map(_named, found)) or "no damage found"
+    is_left = is_left_alone(record.get("expert", ""))
+    if is_left:
+        what += ", left as it is"
+    perhaps = [f for f in estimate if SEEN / 2 <= f["probability"] < SEEN]
+    if not told and ((found and is_left) or (perhaps and not found)):
+        tasks = ",".join(TASK_OF_TYPE[f["type"]] for f in found or perhaps)
+        doubt = "not sure enough" if found else f"perhaps {', '.join(map(_named, perhaps))}"
+        what += f"; {doubt}: try --task {tasks}"
     tiles = f", {record['tiles']} tiles" if record.get("tiles", 1) > 1 else ""
     frames = f", {record['frames']} frames in {len(record['shots'])} shots" if "frames" in record else ""
     return f"{what}; {record['width']}x{record['height']} in {record['seconds']:.2f} s{tiles}{frames}"
+
+
+def _named(finding: dict[str, Any]) -> str:
+    return f"{finding['degree']} {finding['type']} ({finding['probability']:.0%})"

@@ -24,7 +24,10 @@ export function summary(report) {
   const perhaps = report.estimate.filter((f) => f.probability >= 0.25 && f.probability < 0.5);
   const named = (f) => `${f.degree} ${THINGS[f.type] ?? f.type} (${percent(f.probability)})`;
   let text = found.length ? `Found ${joined(found.map(named))}.` : "No damage found.";
-  if (perhaps.length) text += ` Perhaps also ${joined(perhaps.map(named))}.`;
+  if (perhaps.length) text += ` Perhaps ${found.length ? "also " : ""}${joined(perhaps.map(named))}.`;
+  const isLeft = /^clean(-\d+)?$/.test(report.expert); // the expert of clean pictures gives them back as they are
+  if (isLeft) text += " The picture was left as it is.";
+  if ((isLeft && found.length) || (perhaps.length && !found.length)) text += " If you see it, choose it above and restore again.";
   if (report.uncertainty > 0.6) text += " The estimate is unsure.";
   return text;
 }
