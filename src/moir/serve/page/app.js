@@ -100,8 +100,9 @@ async function one(item) {
   try {
     const tooLarge = limitOf(item.file);
     if (tooLarge) throw new Refused(413, tooLarge);
-    const { blob, report } = await send("/v1/restore", item.file, options(), stopping.signal);
-    Object.assign(item, { state: "done", result: { blob, report }, error: null });
+    const asked = options();
+    const { blob, report } = await send("/v1/restore", item.file, asked, stopping.signal);
+    Object.assign(item, { state: "done", result: { blob, report, told: asked.task !== "" }, error: null });
     if (!shown || shown === item || shown.state !== "done") await show(item);
   } catch (error) {
     if (error.name === "AbortError") Object.assign(item, { state: "stopped", error: "Stopped." });
@@ -159,7 +160,7 @@ function shortly(report) {
 }
 
 async function show(item) {
-  const { blob, report } = item.result;
+  const { blob, report, told } = item.result;
   shown = item;
   $("empty").hidden = true;
   $("result").hidden = false;
@@ -167,7 +168,7 @@ async function show(item) {
   if ($("download").href) URL.revokeObjectURL($("download").href);
   $("download").href = URL.createObjectURL(blob);
   $("download").download = report.output;
-  $("summary").textContent = summary(report);
+  $("summary").textContent = summary(report, told);
   $("findings").replaceChildren(...report.estimate.map(finding));
   const tiles = report.tiles > 1 ? `, in ${report.tiles} tiles` : "";
   const expert = report.expert === report.model ? "" : `, expert ${report.expert} (${report.granularity})`;

@@ -18,7 +18,7 @@ export function likelihood(p) {
 export const percent = (p) => `${Math.round(p * 100)}%`;
 const joined = (list) => list.length < 2 ? list.join("") : `${list.slice(0, -1).join(", ")} and ${list.at(-1)}`;
 
-export function summary(report) {
+export function summary(report, told) {
   if (!report.estimate.length) return "This model restores without saying what it finds.";
   const found = report.estimate.filter((f) => f.probability >= 0.5);
   const perhaps = report.estimate.filter((f) => f.probability >= 0.25 && f.probability < 0.5);
@@ -27,7 +27,8 @@ export function summary(report) {
   if (perhaps.length) text += ` Perhaps ${found.length ? "also " : ""}${joined(perhaps.map(named))}.`;
   const isLeft = /^clean(-\d+)?$/.test(report.expert); // the expert of clean pictures gives them back as they are
   if (isLeft) text += " The picture was left as it is.";
-  if ((isLeft && found.length) || (perhaps.length && !found.length)) text += " If you see it, choose it above and restore again.";
+  const mayHelp = (isLeft && found.length) || (perhaps.length && !found.length);
+  if (mayHelp && !told) text += " If you see it, choose it under Remove, and restore again.";
   if (report.uncertainty > 0.6) text += " The estimate is unsure.";
   return text;
 }
