@@ -18,6 +18,7 @@ from multiprocessing.connection import Connection, wait
 from typing import Any
 
 from moir.base.errors import MoirError
+from moir.base.logs import log_warnings
 from moir.batch.inputs import Job
 from moir.batch.manifest import Manifest, Record, held, recorded
 from moir.batch.settings import Settings
@@ -215,6 +216,7 @@ def _work(pipe: Connection, settings: Settings, place: Place, how: dict[str, Any
     """The life of a worker: say that it is ready (None), then do what comes through the pipe, until None or its end."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent decides
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    log_warnings()
     manifest: Manifest | None = how["manifest"]
     # A run that is killed leaves its workers finishing what they have; the next run waits for them by this. So nothing
     # may be handed out before it is held: a worker still starting would otherwise go to work beside the next run.

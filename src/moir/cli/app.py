@@ -8,6 +8,7 @@ import typer
 
 import moir
 from moir.base.errors import MoirError
+from moir.base.logs import log_warnings
 from moir.cli import (
     adapt,
     bench,
@@ -50,7 +51,7 @@ def _common(
 ) -> None:
     level = logging.INFO if verbose else logging.WARNING
     logging.basicConfig(level=level, stream=sys.stderr, format="%(levelname)s: %(message)s")
-    logging.captureWarnings(True)
+    log_warnings()
 
 
 app.command("restore")(restore.restore)
