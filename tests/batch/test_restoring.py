@@ -89,6 +89,15 @@ def test_other_settings_are_refused_or_done_again(run, many, tmp_path):
     assert status(run(folder, resume=True, overwrite=True, strength=0.5)) == {"skipped": 2}
 
 
+def test_an_ensemble_is_another_setting(run, many, tmp_path):
+    folder = many(1)
+    (folder / "broken.png").unlink()
+    run(folder)
+    assert "ensemble" not in next(lines_of(tmp_path / "out.manifest.jsonl"))["settings"]
+    with pytest.raises(InvalidValueError, match="ensemble was None and is True"):
+        run(folder, resume=True, ensemble=True)
+
+
 def test_a_changed_input_or_output_is_not_taken_for_done(run, many, tmp_path):
     folder = many(3)
     (folder / "broken.png").unlink()

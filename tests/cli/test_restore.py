@@ -155,3 +155,13 @@ def test_what_may_be_there_and_was_not_acted_on_is_said(probability, expert, tol
     estimate = [{"type": "lowlight", "degree": "heavy", "probability": probability}]
     record = {"estimate": estimate, "expert": expert, "width": 8, "height": 8, "seconds": 0.5}
     assert _in_words(record, told) == f"{words} in 0.50 s"
+
+
+def test_an_ensemble_is_asked_for(moir_command, pictures, tiny_model, tmp_path):
+    for name, more in (("one", ()), ("many", ("--ensemble",))):
+        assert moir_command("restore", pictures / "a.png", "--model", tiny_model, "-o", f"{name}.png", *more).code == 0
+    assert (tmp_path / "one.png").read_bytes() != (tmp_path / "many.png").read_bytes()
+    (pictures / "a.mp4").write_bytes(b"x")
+    outcome = moir_command("restore", pictures / "a.mp4", "--model", tiny_model, "--ensemble")
+    assert outcome.code == 1
+    assert "a.mp4 is a clip" in outcome.err

@@ -76,6 +76,13 @@ def test_a_restorer_with_adapters_is_named_for_the_first(model, adapters):
         ModelMethod(restorer, adapter=adapters[0])
 
 
+def test_an_ensemble_has_a_name_and_an_account_of_its_own(model, adapters):
+    usual, both = ModelMethod(model, **QUIET), ModelMethod(model, adapter=adapters[0], ensemble=True, **QUIET)
+    assert (usual.name, both.name) == ("tiny", f"tiny+ + {both.restorer.adapters[0]}")
+    assert "ensemble" not in usual.options()
+    assert both.options()["ensemble"] is True
+
+
 def test_another_adapter_is_another_score(model, adapters, pairs, tmp_path):
     """A journal takes no score of one adapter for that of another, not even under one name."""
     journal, resumed = tmp_path / "records.jsonl", []

@@ -59,8 +59,8 @@ def restore_many(jobs: Sequence[Job], settings: Settings, report: Report, option
 
     Raises:
         MoirError: The model, device or another setting is not possible; nothing was done.
-        InvalidValueError: The manifest is of other settings, and ``overwrite`` was not asked for; or the model makes
-            pictures larger, and one of the inputs is a clip.
+        InvalidValueError: The manifest is of other settings, and ``overwrite`` was not asked for; or one of the inputs
+            is a clip, and the model makes pictures larger, or an ensemble was asked for.
     """
     options = options or Options()
     restorer = settings.load()
@@ -70,6 +70,8 @@ def restore_many(jobs: Sequence[Job], settings: Settings, report: Report, option
             f"{restorer.name} makes pictures {scale} times larger, and videos keep their size ({clips[0]}); "
             "restore the frames as pictures"
         )
+    if settings.ensemble and (clips := [job.input for job in jobs if is_video_name(job.input)]):
+        raise InvalidValueError(f"--ensemble is for pictures, and {clips[0]} is a clip; leave it out for clips")
     if options.manifest is None:
         _run(list(jobs), settings, restorer, report, options, None)
         return

@@ -28,6 +28,7 @@ class Settings:
         adapters: Files of adapters. One: for every picture. Several: each as ``PATTERN=FILE``, for the pictures whose
             name the shell-like pattern matches; the first that matches counts, and pictures that none matches are
             restored without an adapter.
+        ensemble: Restore in several orientations and take the mean.
 
     Raises:
         UnknownNameError: An unknown task.
@@ -42,6 +43,7 @@ class Settings:
     tile: int | str | None = "auto"
     compare: bool = False
     adapters: tuple[str, ...] = ()
+    ensemble: bool = False
 
     def __post_init__(self) -> None:
         # Before any work, not once per picture.
@@ -69,7 +71,14 @@ class Settings:
         from moir.restore import load
 
         files = [file for _, file in self._adapters()]
-        return load(self.model, adapter=files, device=device or self.device, precision=self.precision, tile=self.tile)
+        return load(
+            self.model,
+            adapter=files,
+            device=device or self.device,
+            precision=self.precision,
+            tile=self.tile,
+            ensemble=self.ensemble,
+        )
 
     def adapter_of(self, restorer: "Restorer", name: str) -> str:
         """The name of the adapter for a picture; ``"none"`` if there is none for it.
@@ -106,7 +115,10 @@ class Settings:
         facts = asdict(self)
         del facts["device"]
         facts["model"] = restorer.name
-        del facts["adapters"]  # without any, an identity is what it was before there were adapters
+        # Without adapters and ensemble, an identity is what it was before there were any.
+        del facts["adapters"]
+        if not self.ensemble:
+            del facts["ensemble"]
         if self.adapters:
             facts["adapters"] = [[pattern, sha256_of(file)] for pattern, file in self._adapters()]
         return {**facts, "weights": weights or sha256_of(find_weights(self.model or DEFAULT))}

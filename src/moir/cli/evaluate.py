@@ -92,6 +92,10 @@ def evaluate(
         typer.Option(help="Tell the model what to remove (denoise, derain, ...; comma-separated), or 'setting': what "
                      "is in each benchmark. Default: blind.", show_default=False),
     ] = None,
+    ensemble: Annotated[
+        bool, typer.Option("--ensemble", help="Models restore each picture in up to eight orientations; the mean is "
+                                              "scored: the papers' NAME+.")
+    ] = False,
     lpips: Annotated[bool, typer.Option("--lpips", help="LPIPS too (extra 'perceptual').")] = False,
     cost: Annotated[
         bool, typer.Option("--cost/--no-cost", help="Parameters, MACs, memory and time of each method at 256x256.")
@@ -135,7 +139,8 @@ def evaluate(
         raise typer.Exit(1)
     methods = _methods(
         models=model or [], adapters=adapter or [], predictions=predictions or [], baselines=baseline or [],
-        peers=peer or [], names=name or [], task=task, device=device, precision=precision, tile=tile, jobs=jobs,
+        peers=peer or [], names=name or [], task=task, device=device, precision=precision, tile=tile,
+        ensemble=ensemble, jobs=jobs,
     )  # fmt: skip
 
     replace = begin(output, overwrite=overwrite, resume=resume)
@@ -207,6 +212,7 @@ def _methods(
     device: str | None,
     precision: str | None,
     tile: str,
+    ensemble: bool,
     jobs: int,
 ) -> "list[Method | Predictions]":
     from moir.base.errors import InvalidValueError
@@ -237,7 +243,7 @@ def _methods(
         found.append(
             model_method(
                 model, adapter=adapter, name=next_name(False), task=tasks, device=device, precision=precision,
-                tile=tile_of(tile),
+                tile=tile_of(tile), ensemble=ensemble,
             )
         )  # fmt: skip
     if peers:

@@ -67,7 +67,8 @@ class ModelMethod:
         adapter: File of an adapter for the model; None: the model alone.
         name: Name in tables; None: the model's own, with the adapter's (``compact + glass``).
         task: What it is told to remove; :data:`TOLD`: what is in each setting; None: nothing, it works blind.
-        device, precision, tile: As for :func:`moir.load`.
+        device, precision, tile, ensemble: As for :func:`moir.load`. With an ensemble the model's own name gets a ``+``,
+            as in the papers. (A Restorer is taken as it is.)
 
     Raises:
         UnknownNameError, CheckpointError, DeviceError: See :func:`moir.load`.
@@ -84,6 +85,7 @@ class ModelMethod:
         device: str | None = None,
         precision: str | None = None,
         tile: int | str | None = "auto",
+        ensemble: bool = False,
     ) -> None:
         from moir.adapted import card_path
         from moir.models import DEFAULT, find_weights
@@ -99,7 +101,9 @@ class ModelMethod:
             self.restorer = model
         else:
             adapters = () if adapter is None else (Path(adapter).expanduser(),)
-            self.restorer = load(model, adapter=adapters, device=device, precision=precision, tile=tile)
+            self.restorer = load(
+                model, adapter=adapters, device=device, precision=precision, tile=tile, ensemble=ensemble
+            )
             weights = find_weights(str(model) if model is not None else DEFAULT)
             parts = self.restorer.card.parts.values() if self.restorer.card else ()
             shared = [find_weights(part["weights"]) for part in parts]
@@ -107,7 +111,8 @@ class ModelMethod:
             files = (weights, weights.with_suffix(".json"), *shared, *with_cards)
             self.files = tuple(path for path in files if path.is_file())
         self.task = task
-        self.name = name or " + ".join((self.restorer.name, *self.restorer.adapters[:1]))
+        plus = "+" if self.restorer.ensemble else ""
+        self.name = name or " + ".join((f"{self.restorer.name}{plus}", *self.restorer.adapters[:1]))
 
     def restore(self, x: torch.Tensor, *, setting: Setting | None) -> torch.Tensor:
         """See :class:`Method`."""
@@ -135,12 +140,14 @@ class ModelMethod:
     def options(self) -> dict[str, Any]:
         """What the results depend on besides the weights."""
         engine = self.restorer.engine
-        found = {} if self.files else {"state_sha256": _state_sha256(engine.network)}
+        found: dict[str, Any] = {} if self.files else {"state_sha256": _state_sha256(engine.network)}
         if engine.network.options:  # they come from the card, which is not among the files that scores depend on
             text = json.dumps(engine.network.options, sort_keys=True, default=str)
             found["options_sha256"] = hashlib.sha256(text.encode()).hexdigest()
         if self.restorer.adapters:  # without any, an account is what it was before there were adapters
             found["adapter"] = self.restorer.adapters[0]
+        if self.restorer.ensemble:
+            found["ensemble"] = True
         return {
             **found,
             "task": self.task,
@@ -266,6 +273,7 @@ def model_method(model: str | Path | None = None, **options: Any) -> Method:
     Raises:
         UnknownNameError, DeviceError: See :func:`moir.load`.
         CheckpointError: Neither reads it, it is an adapter, or the adapter in ``options`` is not for it.
+        InvalidValueError: A network of spandrel's, and an ensemble.
     """
     from moir.models import adapts
 
@@ -275,6 +283,8 @@ def model_method(model: str | Path | None = None, **options: Any) -> Method:
         path = None if model is None else Path(model).expanduser()
         if path is None or not path.is_file() or options.get("adapter") is not None or adapts(path) is not None:
             raise
+        if options.get("ensemble"):
+            raise InvalidValueError(f"--ensemble is for networks that moir has itself, and {path} is none") from ours
         from moir.evaluation.peers import peer
 
         try:

@@ -92,6 +92,15 @@ class RestorationNetwork(nn.Module):
             "leave the task out, or use a model that takes instructions"
         )
 
+    def following(self, context: Context, decided: Context) -> Context:
+        """What was decided about a picture in another orientation, but restored by who was chosen for it as it is.
+
+        Args:
+            context: Of the mirrored or turned picture, from :meth:`analyse`, :meth:`instruct` or :meth:`prepare`.
+            decided: Of the picture as it is.
+        """
+        return context
+
     def prepare(self, x: torch.Tensor, context: Context) -> Context:
         """The same context, with what whole pictures still have to tell after :meth:`instruct` changed the decision.
 

@@ -188,6 +188,10 @@ class CompactUniRestorer(RestorationNetwork, RouterParts, ExpertParts):
             return {**context, "expert": expert, "level": zero, "remove": told}
         return {**context, "leaf": place[0], "level": place[1], **self.agreement.chosen(*place, told)}
 
+    def following(self, context: Context, decided: Context) -> Context:
+        """See :meth:`RestorationNetwork.following`."""
+        return {**context, **{name: decided[name] for name in ("expert", "leaf", "level", "remove", CERTAINTY)}}
+
     def account(self, context: Context) -> list[tuple[str, str]]:
         """Names of the chosen experts, with their levels in the tree; for the steps, what they remove."""
         found = []
