@@ -2,7 +2,7 @@
 
 What is right stays, what a network made up differs from one orientation to the next. The papers write it as a ``+``
 behind the network's name: Timofte et al., "Seven ways to improve example-based single image super resolution"
-(arXiv 1511.02228), section 3.6; Lim et al., EDSR+ (arXiv 1707.02921), section 3.3. Noise, JPEG blocks and blur look
+(arXiv 1511.02228); Lim et al., EDSR+ (arXiv 1707.02921), "geometric self-ensemble". Noise, JPEG blocks and blur look
 alike however a picture is held. Rain and snow fall, and haze and light come from above: with these a picture is
 mirrored, and not turned.
 """
