@@ -186,6 +186,9 @@ def test_what_a_worker_finished_before_it_died_is_not_done_again(run, many, tmp_
     job = Job(folder / "0001.png", tmp_path / "out" / "0001.png")
     assert recorded(Manifest(path, line["key"]), job) == records[str(job.output)]
     assert recorded(Manifest(path, "other"), job) is None
+    with path.open("a") as file:  # a line by another program, say, that does not say enough
+        file.write(json.dumps({"output": str(job.output), "key": line["key"], "sha256": "0"}) + "\n")
+    assert recorded(Manifest(path, line["key"]), job) == records[str(job.output)]
     os.utime(job.input)
     assert recorded(Manifest(path, line["key"]), job) is None
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from moir import load
-from moir.base.errors import CheckpointError, RecipeError, TrainingError
+from moir.base.errors import CheckpointError, OutputExistsError, RecipeError, TrainingError
 from moir.checkpoints import read_tensors
 from moir.models import create_model, load_model
 from moir.networks.base import select
@@ -18,7 +18,7 @@ from moir.training.loop import train, update_average
 from moir.training.losses import charbonnier, degree_loss, fft_loss, terms
 from moir.training.optimisers import make_optimiser
 from moir.training.recipe import Loss
-from moir.training.state import load_state
+from moir.training.state import alone_in, load_state
 from moir.training.teacher import Teacher
 
 
@@ -37,6 +37,15 @@ def test_a_run_writes_weights_that_load_and_pictures_to_look_at(recipe, tmp_path
     scores = [json.loads(line) for line in (run / "validation.jsonl").read_text().splitlines()]
     assert set(scores[0]) == {"step", "clean", "noise=25", "mean"}
     assert list((run / "tensorboard").iterdir())
+
+
+def test_a_second_run_in_the_same_folder_is_refused(recipe, tmp_path):
+    run = tmp_path / "run"
+    with alone_in(run), pytest.raises(OutputExistsError, match=r"another run is at work with .*run"):
+        train(recipe, run, device="cpu")
+    assert {path.name for path in run.iterdir()} == {".lock"}
+    train(recipe.model_copy(update={"steps": 1}), run, device="cpu")
+    assert (run / "weights.safetensors").is_file()
 
 
 @pytest.mark.parametrize("optimiser", ["adamw", "muon"])

@@ -8,10 +8,11 @@ import torch
 import yaml
 
 import moir
-from moir.base.errors import CheckpointError, InvalidValueError, RecipeError, TrainingError
+from moir.base.errors import CheckpointError, InvalidValueError, OutputExistsError, RecipeError, TrainingError
 from moir.checkpoints import read_tensors, write_tensors
 from moir.picture import from_tensor, write
 from moir.training import load_recipe
+from moir.training.state import alone_in
 from moir.training.universal.controller import train_controller
 from moir.training.universal.represent import read_representations
 from moir.universal.clustering import Clustering
@@ -160,6 +161,14 @@ def test_representations_keep_what_was_done(run):
     }  # fmt: skip
     with pytest.raises(TrainingError, match=r"cluster.samples is 99"):
         read_representations(run, 99)
+
+
+def test_runs_in_one_folder_take_turns_but_for_single_experts(run, recipe_file):
+    with alone_in(run):
+        with pytest.raises(OutputExistsError, match="another run is at work"):
+            load_recipe(recipe_file, {"stage": "cluster"}).run(run, device="cpu")
+        with pytest.raises(InvalidValueError, match="experts 0 to 5"):  # it was let in
+            load_recipe(recipe_file, {"stage": "experts", "expert": "6"}).run(run, device="cpu")
 
 
 def test_stages_say_what_is_missing(run, recipe_file, tmp_path):

@@ -11,20 +11,16 @@ import json
 import os
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import moir
-from moir.base.errors import InvalidValueError, OutputExistsError
+from moir.base import locks
+from moir.base.errors import InvalidValueError
 from moir.batch.inputs import Job
 from moir.batch.settings import key_of
-
-try:
-    import fcntl
-except ImportError:  # Windows has no flock; two runs on one manifest are then not noticed
-    fcntl = None  # type: ignore[assignment]
 
 Record = dict[str, Any]
 
@@ -47,6 +43,14 @@ class Done:
     input: tuple[int, int]
     output: tuple[int, int]
     sha256: str
+
+    @classmethod
+    def read(cls, line: Record) -> "Done | None":
+        """What a line says of its output; None if it is a line of another kind, or not whole."""
+        try:
+            return cls(line["key"], tuple(line["input_stat"]), tuple(line["output_stat"]), line["sha256"])
+        except (KeyError, TypeError):
+            return None
 
 
 class Manifest:
@@ -99,26 +103,19 @@ def lines_of(path: Path) -> Iterator[Record]:
 def read_done(path: Path) -> dict[str, Done]:
     """The outputs that a manifest speaks of; the last line of each counts."""
     done: dict[str, Done] = {}
-    for record in lines_of(path):
-        try:
-            if "sha256" in record:
-                done[record["output"]] = Done(
-                    record["key"], tuple(record["input_stat"]), tuple(record["output_stat"]), record["sha256"]
-                )
-        except (KeyError, TypeError):
-            continue
+    for line in lines_of(path):
+        if (found := Done.read(line)) is not None and isinstance(line.get("output"), str):
+            done[line["output"]] = found
     return done
 
 
 def recorded(manifest: Manifest, job: Job) -> Record | None:
     """The record of a job whose output lies there as the manifest says, made with its settings; None if it does not."""
-    line: Record | None = None
-    for candidate in lines_of(manifest.path):
-        if (candidate.get("output"), candidate.get("key")) == (str(job.output), manifest.key) and "sha256" in candidate:
-            line = candidate
-    if line is None:
+    about = [line for line in lines_of(manifest.path) if line.get("output") == str(job.output)]
+    made = [(line, done) for line in about if (done := Done.read(line)) is not None and done.key == manifest.key]
+    if not made:
         return None
-    done = Done(line["key"], tuple(line["input_stat"]), tuple(line["output_stat"]), line["sha256"])
+    line, done = made[-1]
     if not (is_recorded(job.output, done) and is_from(job.input, done)):
         return None
     return {name: value for name, value in line.items() if name not in _FACTS}
@@ -178,34 +175,6 @@ def is_from(source: Path, done: Done) -> bool:
         return True  # an input that was removed after it was done is no reason to fail
 
 
-@contextmanager
-def held(path: Path, *, alone: bool) -> Iterator[None]:
-    """Hold a manifest: a run takes it alone at first, then shares it with its own workers.
-
-    Args:
-        path: The manifest.
-        alone: Wait until nobody else holds it (the last workers of a killed run finish their picture first), then
-            share it. Otherwise share it at once.
-
-    Raises:
-        OutputExistsError: Another run is at work.
-    """
-    if fcntl is None:
-        yield
-        return
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("ab") as file:
-        if alone:
-            deadline = time.monotonic() + PATIENCE
-            while True:
-                try:
-                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                    break
-                except BlockingIOError:
-                    if time.monotonic() > deadline:
-                        raise OutputExistsError(
-                            f"another run is at work with {path}; wait for it, or give another --output"
-                        ) from None
-                    time.sleep(0.1)
-        fcntl.flock(file, fcntl.LOCK_SH)
-        yield
+def held(path: Path, *, alone: bool) -> AbstractContextManager[None]:
+    """Hold a manifest; see :func:`moir.base.locks.held`. Workers of a killed run finish their picture first."""
+    return locks.held(path, alone=alone, patience=PATIENCE)

@@ -8,7 +8,7 @@ from contextlib import nullcontext
 from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
@@ -35,15 +35,20 @@ from moir.training.recipe import Recipe
 from moir.training.recompute import recompute_blocks
 from moir.training.schedule import learning_rate, schedule_of
 from moir.training.start import freeze, lay_out, start_from, trained_part
-from moir.training.state import load_state, save_state
+from moir.training.state import alone_in, load_state, save_state
 from moir.training.teacher import Teacher
 from moir.training.usage import ExpertCounter, write_usage
 from moir.training.validation import Validator
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
 
 log = logging.getLogger(__name__)
 
 WEIGHTS, ADAPTER = "weights.safetensors", "adapter.safetensors"
 """What a run writes into its folder, each with its card."""
+
+NEEDED = "training needs accelerate and tensorboard"
 
 
 @dataclass(frozen=True)
@@ -93,18 +98,32 @@ def train(
         TrainingError: No usable pictures, or a loss that is not finite (the message names it).
         DatasetError: Data sets are missing or not whole; known before training starts.
         CheckpointError: The weights to start from do not fit.
+        OutputExistsError: Another run is at work in the folder.
     """
-    with needs_extra("train", "training needs accelerate and tensorboard"):
+    with needs_extra("train", NEEDED):
         from accelerate import Accelerator
-        from torch.utils.tensorboard import SummaryWriter
 
-    # -- set-up ----------------------------------------------------------------------------------------------------
     out = Path(folder)
     out.mkdir(parents=True, exist_ok=True)
     recipe = recipe.model_copy(update={"precision": mixed_precision(recipe.precision, choose_device(device))})
     accelerator = Accelerator(mixed_precision=recipe.precision, cpu=device == "cpu")
     if device not in (None, "cpu") and accelerator.device.type != torch.device(device or "cpu").type:
         raise TrainingError(f"training on {device!r} was asked for, but only {accelerator.device} is available")
+    with alone_in(out) if accelerator.is_main_process else nullcontext():
+        return _train(recipe, out, accelerator, on_step, dataset)
+
+
+def _train(
+    recipe: Recipe,
+    out: Path,
+    accelerator: "Accelerator",
+    on_step: Callable[[Progress], None] | None,
+    dataset: DamagedPatches | PairPatches | None,
+) -> Path:
+    with needs_extra("train", NEEDED):
+        from torch.utils.tensorboard import SummaryWriter
+
+    # -- set-up ----------------------------------------------------------------------------------------------------
     dataset = _samples(recipe) if dataset is None else dataset  # PairPatches has a length
     torch.manual_seed(recipe.seed)  # initial weights; samples and steps have seeds of their own
     network = create_model(recipe.model.name, **recipe.model.options)

@@ -7,6 +7,7 @@ them, names the others and is written last; so it never names what is not whole.
 import json
 import shutil
 from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import torch
@@ -14,6 +15,7 @@ from safetensors import safe_open
 from torch import nn
 
 from moir.base.errors import CheckpointError, TrainingError
+from moir.base.locks import held
 from moir.checkpoints import load_into, read_tensors, write_tensors
 
 STATE = "state.safetensors"
@@ -21,6 +23,15 @@ PREVIOUS = "state_previous.safetensors"
 
 _HEADER = 200
 """Bytes of a file's header that a tensor takes at most, with a name of usual length."""
+
+
+def alone_in(folder: str | Path) -> AbstractContextManager[None]:
+    """Keep a second run out of the folder of a run: both would write one state.
+
+    Raises:
+        OutputExistsError: Another run is at work there.
+    """
+    return held(Path(folder) / ".lock", alone=True, what=folder)
 
 
 def save_state(

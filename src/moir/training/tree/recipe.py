@@ -205,12 +205,16 @@ class OnCleanPictures(Section):
 
         Raises:
             DeviceError: Another device than the CPU is asked for.
+            OutputExistsError: Another run is at work in the folder.
         """
         if device not in (None, "cpu"):
             raise DeviceError(
                 f"trees and their routers train on the CPU for now, not on {device!r}; leave the device out"
             )
-        return self._train(folder, _reporter(on_step))
+        from moir.training.state import alone_in
+
+        with alone_in(folder):
+            return self._train(folder, _reporter(on_step))
 
     @abstractmethod
     def _train(self, folder: str | Path, report: Report) -> Path:

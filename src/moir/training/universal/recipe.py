@@ -4,6 +4,7 @@ Where the paper's numbers are not published, the defaults are ours, and say so.
 """
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -102,9 +103,11 @@ class ControllerRecipe(Section):
         self, folder: str | Path, *, device: str | None = None, on_step: Callable[[Any], None] | None = None
     ) -> Path:
         """Train; see :func:`moir.training.universal.controller.train_controller`."""
+        from moir.training.state import alone_in
         from moir.training.universal.controller import train_controller
 
-        return train_controller(self, folder, device=device, on_step=on_step)
+        with alone_in(folder):
+            return train_controller(self, folder, device=device, on_step=on_step)
 
 
 class Extractor(Section):
@@ -207,6 +210,8 @@ class UniRestorerRecipe(Section):
         self, folder: str | Path, *, device: str | None = None, on_step: Callable[[Any], None] | None = None
     ) -> Path:
         """Run the stage, or all of them; see :func:`moir.training.universal.stages.run_stages`."""
+        from moir.training.state import alone_in
         from moir.training.universal.stages import run_stages
 
-        return run_stages(self, folder, device=device, on_step=on_step)
+        with alone_in(folder) if self.expert is None else nullcontext():  # experts have folders of their own
+            return run_stages(self, folder, device=device, on_step=on_step)
