@@ -21,7 +21,7 @@ def draw(level: str | float = "medium", seed: int = 0, kind: str | None = None) 
 def test_closed_form_over_a_given_depth(photo: Photo) -> None:
     x = torch.cat([photo(), photo("coffee")])
     depth = torch.rand(2, 72, 88, generator=torch.Generator().manual_seed(0)) * 40  # metres, say
-    params = [replace(draw(seed=s), light=(0.9, 0.85, 0.8), beta=0.7 + s, fade=0.0) for s in (0, 1)]
+    params = [replace(draw(seed=s), light=(0.9, 0.85, 0.8), beta=0.7 + s, fade=0.0, glow=0.0) for s in (0, 1)]
     y = apply(x, [[p] for p in params], depth=depth)
     for i, p in enumerate(params):
         t = torch.exp(-p.beta * depth[i] / depth[i].max())
@@ -40,7 +40,7 @@ def test_depth_goes_to_the_hazy_pictures_only(photo: Photo) -> None:
 def test_nothing_at_zero_depth_and_all_light_far_away(photo: Photo) -> None:
     depth = torch.zeros(1, 72, 88)
     depth[:, :, 44:] = 1
-    p = replace(draw(10.0), light=(0.8, 0.8, 0.8))
+    p = replace(draw(10.0), light=(0.8, 0.8, 0.8), fade=0.0, glow=0.0)
     y = apply(photo(), [[p]], depth=depth)
     torch.testing.assert_close(y[..., :44], photo()[..., :44])
     torch.testing.assert_close(y[..., 44:], torch.full((1, 3, 72, 44), 0.8), rtol=0, atol=1e-4)
@@ -54,7 +54,7 @@ def test_no_scattering_no_haze(kind: str, photo: Photo) -> None:
 
 @pytest.mark.parametrize("kind", HazeParams.kinds)
 def test_haze_lowers_contrast_towards_its_light(kind: str, photo: Photo) -> None:
-    p = replace(draw("heavy", kind=kind), fade=0.0)
+    p = replace(draw("heavy", kind=kind), fade=0.0, glow=0.0)
     y = apply(photo(), [[p]])
     assert y.std() < 0.7 * photo().std()
     light = torch.tensor(p.light)[:, None, None]
@@ -63,7 +63,7 @@ def test_haze_lowers_contrast_towards_its_light(kind: str, photo: Photo) -> None
 
 def test_light_fades_towards_the_bottom() -> None:
     x = torch.zeros(1, 3, 40, 30)
-    p = replace(draw(), light=(0.8, 0.8, 0.8), beta=10.0, near=1.0, fade=0.25)
+    p = replace(draw(), light=(0.8, 0.8, 0.8), beta=10.0, near=1.0, fade=0.25, glow=0.0)
     y = apply(x, [[p]])[0, 0, :, 0]
     torch.testing.assert_close(y, 0.8 * torch.linspace(1, 0.75, 40), rtol=0, atol=1e-3)
 
@@ -75,10 +75,31 @@ def test_some_light_fades_as_in_dense_smog() -> None:
     assert 0.5 < fades.max() <= 0.6
 
 
+def test_light_glows_around_a_spot() -> None:
+    x = torch.zeros(1, 3, 41, 61)
+    p = replace(draw(), light=(0.8, 0.8, 0.8), beta=20.0, near=1.0, fade=0.0, glow=0.5, spot=(0.5, 0.0))
+    y = apply(x, [[p]])[0, 0]
+    assert y.argmax() == 30, "brightest in the middle of the upper edge"
+    torch.testing.assert_close(y, y.flip(1), rtol=0, atol=1e-5)
+    torch.testing.assert_close(y[-1, [0, -1]], torch.full((2,), 0.4), rtol=0, atol=1e-3)
+    torch.testing.assert_close(y[30, 30], torch.tensor(0.8 * (1 - 0.5 * 30 / 50)), rtol=0, atol=1e-3)
+
+
+def test_most_haze_glows_and_nothing_else_is_drawn_otherwise() -> None:
+    drawn = [draw(seed=seed) for seed in range(400)]
+    glows = torch.tensor([p.glow for p in drawn])
+    assert 0.18 < (glows == 0).float().mean() < 0.32
+    assert 0.28 < (glows > 0.15).float().mean() < 0.42
+    assert len({p.spot for p in drawn}) == 400
+    generator = torch.Generator().manual_seed(0)
+    degradation("haze").sample("medium", generator)
+    assert torch.rand(1, generator=generator).item() == pytest.approx(0.6816, abs=1e-4), "as before there was a glow"
+
+
 def test_even_haze_is_nearly_the_same_everywhere() -> None:
     def spread(kind: str) -> float:
         x = torch.zeros(1, 3, 64, 64)
-        pictures = [apply(x, [[replace(draw("heavy", s, kind), fade=0.0)]]) for s in range(10)]
+        pictures = [apply(x, [[replace(draw("heavy", s, kind), fade=0.0, glow=0.0)]]) for s in range(10)]
         return sum((y[:, 1].std() / y[:, 1].mean()).item() for y in pictures)
 
     assert spread("even") < 0.6 * spread("landscape")

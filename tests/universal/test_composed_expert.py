@@ -9,6 +9,7 @@ from moir.base.errors import InvalidValueError, UnknownNameError
 from moir.checkpoints import Card
 from moir.export.run import load_exported
 from moir.export.writing import export
+from moir.layers.flatten import flatten
 from moir.models import create_model
 from moir.networks.base import PLACE, select
 from moir.runtime import Engine
@@ -65,6 +66,21 @@ def test_parts_count_by_their_weights():
     for weight in (0, -1, float("nan"), "two", True):
         with pytest.raises(InvalidValueError, match="weight"):
             made(forms={COMPOSED: {"parts": [[{**haze, "weight": weight}]]}})
+
+
+def test_a_part_may_flatten_what_it_is_given():
+    flat = {"grid": ["haze"], "flatten": 3}
+    network, x = made(forms={COMPOSED: {"parts": [[{"expert": 0, "told": ["rain"]}, flat]]}}), torch.rand(1, 3, 40, 56)
+    x = 0.5 + 0.03 * x
+    context = network.analyse(x)
+    scene = network.scene.instruct(network.scene.analyse(x), ["haze"])
+    other = network.base(x, network.base.instruct(context, ["rain"]))
+    wanted = (other + network.scene(flatten(x, 3), scene)) / 2
+    torch.testing.assert_close(network.restore_with(COMPOSED, x, context), wanted)
+    assert not torch.allclose(wanted, (other + network.scene(x, scene)) / 2, atol=1e-4)
+    for part in ({**flat, "flatten": -1}, {**flat, "flatten": "2"}, {"parts": [[flat]], "flatten": 2}):
+        with pytest.raises(InvalidValueError, match="flatten"):
+            made(forms={COMPOSED: {"parts": [[part]]}})
 
 
 def test_an_expert_can_be_a_part_of_itself():
@@ -261,7 +277,8 @@ def test_prints_follow_the_grid_and_the_first_expert():
 
 
 def test_exported_graphs_know_places_too(tmp_path: Path):
-    network, x = made(), torch.rand(1, 3, 96, 208)
+    flat = {"parts": [[{"expert": 2, "told": ["rain"]}], [{"grid": ["haze"], "flatten": 2}]]}
+    network, x = made(forms={COMPOSED: flat}), torch.rand(1, 3, 96, 208)
     card = Card(name="tiny", model="test_unirestorer_compact", options=network.options)
     manifest = export(network, tmp_path / "out", card, size=64)
     assert PLACE in manifest.experts.inputs

@@ -22,6 +22,8 @@ class HazeParams(Params):
         light: Atmospheric light A for red, green and blue, each 0..1.
         near: Depth of the nearest point, 0..1 (haze is seldom absent even there).
         fade: How much darker the light is at the bottom of the picture than at the top, 0..1.
+        glow: How much darker the light is in the corner farthest from its brightest place than there, 0..1.
+        spot: Where that place is, as shares of the width and of the height (outside 0..1: outside of the picture).
         horizon, power, tilt, relief, cue: The depth field; see :class:`moir.degrade.depth.DepthParams`.
     """
 
@@ -38,6 +40,8 @@ class HazeParams(Params):
     relief: float
     cue: float
     fade: float = 0.0
+    glow: float = 0.0
+    spot: tuple[float, float] = (0.5, 0.0)
 
 
 class Haze:
@@ -60,6 +64,7 @@ class Haze:
         brightness, tint = uniform(generator, 0.6, 1.0), uniform(generator, -0.06, 0.06)
         cast = uniform(generator, -0.015, 0.015)
         light = tuple(min(1.0, brightness + shift) for shift in (tint, tint / 3 + cast, -tint))
+        glow, spot = self._glow(torch.Generator().manual_seed(seed))
         return HazeParams(
             kind,
             seed,
@@ -72,6 +77,8 @@ class Haze:
             relief=uniform(generator, 0.4, 0.7) if kind == "uneven" else uniform(generator, 0.05, 0.25),
             cue=uniform(generator, 0.1, 0.4) if kind == "landscape" else uniform(generator, 0, 0.3),
             fade=self._fade(generator),
+            glow=glow,
+            spot=spot,
         )
 
     def _fade(self, generator: torch.Generator) -> float:
@@ -80,6 +87,16 @@ class Haze:
         if share < 0.4:
             return uniform(generator, 0, 0.25)
         return uniform(generator, 0.25, 0.6) if share < 0.6 else 0.0
+
+    def _glow(self, generator: torch.Generator) -> tuple[float, tuple[float, float]]:
+        """None in a quarter of pictures, slight in 40%; in 35% as where the sun is behind the haze.
+
+        The generator is the picture's own, so that all else is drawn as it was before there was a glow.
+        """
+        share = uniform(generator, 0, 1)
+        low, high = (0.0, 0.0) if share < 0.25 else (0.0, 0.15) if share < 0.65 else (0.15, 0.4)
+        glow = uniform(generator, low, high)
+        return glow, (uniform(generator, -0.1, 1.1), uniform(generator, -0.3, 0.5))
 
     def apply(self, images: torch.Tensor, params: Sequence[Params], depth: torch.Tensor | None = None) -> torch.Tensor:
         """See :class:`moir.degrade.base.Degradation`.
@@ -103,5 +120,16 @@ class Haze:
             light = torch.tensor(p.light, device=x.device, dtype=x.dtype)[:, None, None]
             if p.fade > 0:
                 light = light * (1 - p.fade * torch.linspace(0, 1, x.shape[-2], device=x.device)[:, None])
+            if p.glow > 0:
+                light = light * (1 - p.glow * _distance_from(p.spot, x))
             out.append(x * transmission + light * (1 - transmission))
         return torch.stack(out).clamp(0, 1)
+
+
+def _distance_from(spot: tuple[float, float], x: torch.Tensor) -> torch.Tensor:
+    """(H, W), the distance of each pixel of (3, H, W) from a place, as a share of the largest."""
+    height, width = x.shape[-2:]
+    across = torch.arange(width, device=x.device, dtype=x.dtype) - spot[0] * (width - 1)
+    down = torch.arange(height, device=x.device, dtype=x.dtype) - spot[1] * (height - 1)
+    distance = torch.hypot(across, down[:, None])
+    return distance / distance.max().clamp_min(1e-6)

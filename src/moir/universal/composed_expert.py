@@ -14,6 +14,7 @@ from torch import nn
 
 from moir.base.errors import InvalidValueError
 from moir.base.names import TYPES, check_name
+from moir.layers.flatten import flatten
 from moir.networks.base import PLACE, Context, RestorationNetwork, recall
 from moir.networks.bilateral_grid import BilateralGrid
 from moir.networks.instructed import instruction
@@ -43,6 +44,8 @@ class Part:
             :class:`ComposedExpert`.
         sure: Of ``told``, only what is there with at least this probability is removed; where nothing is, the part
             leaves the picture as it is. 0: all of it.
+        flatten: What varies by less than so many levels of 255 is taken out first, see
+            :func:`moir.layers.flatten.flatten`; 0: nothing is. Not of steps.
         weight: What it counts in the mean of its step.
     """
 
@@ -52,6 +55,7 @@ class Part:
     steps: "Steps" = ()
     certainty: "Ramps" = field(default_factory=dict)
     sure: float = 0.0
+    flatten: float = 0.0
     weight: float = 1.0
 
     @classmethod
@@ -59,17 +63,20 @@ class Part:
         """Read a part: an expert, the grid, the expert itself, or steps.
 
         ``{"expert": 1, "told": ["noise"]}``, ``{"grid": ["haze"]}``, ``{"own": ["haze"]}``, or ``parts`` (and
-        ``certainty``), each perhaps with a ``weight``. The grid must be told. What is told may be ``sure``.
+        ``certainty``), each perhaps with a ``weight``. The grid must be told. What is told may be ``sure``, and what is
+        no ``parts`` may ``flatten`` first.
 
         Raises:
-            InvalidValueError: It is none of them, its weight is not above 0, or ``sure`` is no probability of what it
-                is told.
+            InvalidValueError: It is none of them, its weight is not above 0, ``flatten`` is below 0, or ``sure`` is no
+                probability of what it is told.
             UnknownNameError: Not a degradation type.
         """
-        keys = set(form) - {"weight", "sure"} if isinstance(form, Mapping) else set()
-        weight = form.get("weight", 1.0) if keys else 1.0
-        if not isinstance(weight, int | float) or isinstance(weight, bool) or not 0 < weight < float("inf"):
+        keys = set(form) - {"weight", "sure", "flatten"} if isinstance(form, Mapping) else set()
+        weight, levels = (form.get("weight", 1.0), form.get("flatten", 0.0)) if keys else (1.0, 0.0)
+        if not _is_number(weight) or weight == 0:
             raise InvalidValueError(f"weight {weight!r} of the part {form!r}: give a number above 0")
+        if not _is_number(levels) or (levels and "parts" in keys):
+            raise InvalidValueError(f"flatten {levels!r} of the part {form!r}: give levels of 255, not of steps")
         if {"parts"} <= keys <= {"parts", "certainty"}:
             steps, ramps = read_steps(form["parts"]), read_ramps(form.get("certainty"))
             return cls(steps=steps, certainty=ramps, weight=float(weight))
@@ -84,7 +91,7 @@ class Part:
         sure = form.get("sure", 0.0)
         if not isinstance(sure, int | float) or isinstance(sure, bool) or not 0 <= sure <= 1 or (sure and not names):
             raise InvalidValueError(f"sure {sure!r} of the part {form!r}: give a probability of what it is told")
-        return cls(names, expert, is_own, sure=float(sure), weight=float(weight))
+        return cls(names, expert, is_own, sure=float(sure), flatten=float(levels), weight=float(weight))
 
     @property
     def words(self) -> str:
@@ -97,6 +104,11 @@ class Part:
     def all(self) -> "list[Part]":
         """The experts and grids that it is made of, and the expert itself."""
         return [part for step in self.steps for inner in step for part in inner.all()] if self.steps else [self]
+
+
+def _is_number(value: Any) -> bool:
+    """Whether it is a finite number that is not below 0."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < float("inf")
 
 
 Steps = tuple[tuple[Part, ...], ...]
@@ -225,6 +237,8 @@ class ComposedExpert(RestorationNetwork):
 
     def _by(self, part: Part, x: torch.Tensor, context: Context) -> torch.Tensor:
         """What an expert or the grid makes of it, told what the context says."""
+        if part.flatten:
+            x = flatten(x, part.flatten)
         if part.is_own:
             assert self.own is not None
             return self.own(x, context)

@@ -114,7 +114,7 @@ def _form(part: ExpertPart, numbers: Mapping[str, int]) -> dict[str, Any]:
     weight = {} if part.weight == 1 else {"weight": part.weight}
     if part.parts:
         return _whole(part, numbers) | weight
-    more = weight | ({"sure": part.sure} if part.sure else {})
+    more = weight | {name: value for name, value in (("sure", part.sure), ("flatten", part.flatten)) if value}
     if part.expert is None:
         return {"grid": part.told, **more}
     if part.expert == OWN:

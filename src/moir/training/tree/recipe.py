@@ -72,6 +72,8 @@ class ExpertPart(Section):
     """What it is told to remove; empty: what was found. The grid must be told."""
     sure: Share = 0.0
     """It removes only what is there with at least this probability, and does nothing where nothing is."""
+    flatten: Weight = 0.0
+    """Not with ``parts``: what varies by less than so many levels of 255 is taken out first."""
 
     @property
     def has_own(self) -> bool:
