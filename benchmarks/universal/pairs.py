@@ -75,11 +75,12 @@ def main() -> None:
         rows.append([pair.replace("+", ", "), *(f"{value:.2f}" for value in every[-1]), f"{taken}/{len(scores)}"])
         print(rows[-1], flush=True)
     rows.append(["**mean**", *(f"**{value:.2f}**" for value in torch.stack(every).mean(0)), ""])
+    version = ", ".join(x[:8] for x in (card.sha256, *(part["sha256"] for part in card.parts.values())))
     lines = [
         "# Two kinds of damage at once",
         "",
         f"Made by `python benchmarks/universal/pairs.py --data ROOT --pictures {options.pictures}`, weights sha256 "
-        f"`{card.sha256[:8]}`. Pictures of cid22_validation and gb82, damage inside the published ranges, decision on "
+        f"`{version}`. Pictures of cid22_validation and gb82, damage inside the published ranges, decision on "
         f"{WHOLE} px, the centre of {CROP} px scored, PSNR over RGB (dB), mean. `auto without steps`: the coarsest "
         "expert in place of the steps. `told`: both types were said. `taken`: how often auto mode took the steps.",
         "",

@@ -19,7 +19,7 @@ from pathlib import Path
 
 from routing_ablations import ablations
 from routing_pictures import SETTINGS, restored_by, see
-from routing_tables import tables, wrong_instructions
+from routing_tables import share_of_oracle, tables, wrong_instructions
 
 from moir.base.files import write_text
 from moir.models import load_model
@@ -53,7 +53,7 @@ def main() -> None:
     if options.control:
         other, _ = load_model(options.control)
         control = {setting: restored_by(other, options.data, setting, options.pictures) for setting in SETTINGS}
-    lines = [*tables(network, found, control), *wrong_instructions(network, found)]
+    lines = [*tables(network, found, control), *wrong_instructions(network, found), *share_of_oracle(network, found)]
     if not options.tables_only:
         lines += ablations(network, found, options.run, load_recipe(options.recipe).router, options.seeds)
     text = "\n".join(lines)

@@ -1,14 +1,14 @@
-"""The ablations of routing, on tables of outcomes alone: losses, levels, division, the share of the oracle's gain."""
+"""The ablations of routing, on tables of outcomes alone: losses, levels, division."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from hashlib import sha256
 from pathlib import Path
 
 import numpy as np
 import torch
-from routing_pictures import RANGES, SETTINGS, Seen, Setting
-from routing_tables import agreed, header, router_of, row, told_place, ways
+from routing_pictures import RANGES, Seen, Setting
+from routing_tables import agreed, header, router_of, row, told_place
 
 from moir.base.names import DEGREES, TYPES
 from moir.checkpoints import read_tensors, write_tensors
@@ -26,11 +26,6 @@ from moir.universal.tree import Tree
 
 HARM = 1.0
 """dB below the coarsest expert from which a picture counts as harmed."""
-LEAST = 0.05
-"""dB: where the oracle gains less, a share of it says nothing."""
-HARD_TO_SEE = {"haze", "lowlight"}
-"""Damage of which the picture does not show how bright or colourful the original was."""
-
 AS_PUBLISHED = {"reconstruction": 1.0, "balance": 0.01, "leaf": 0.0, "level": 0.0, "regret": 0.0, "choice": 0.0}
 LOSSES: dict[str, dict[str, float]] = {
     "equations 7 to 9 as published": AS_PUBLISHED,
@@ -126,46 +121,9 @@ def ablations(
     """
     samples = Samples.of(network, run, seeds)
     return [
-        *("## How much of the oracle's gain is reached", "", *_share_of_oracle(network, found), ""),
         *("## Which losses the router needs", "", *_losses(network, found, samples, stage), ""),
         *("## Which levels the tree needs", "", *_levels(network, found, samples, stage), ""),
         *("## By clusters or by labels", "", *_division(network, found, samples), ""),
-    ]
-
-
-def _share_of_oracle(network: CompactUniRestorer, found: Mapping[Setting, Seen]) -> list[str]:
-    choices, router = ways(network), router_of(network)
-    gains: dict[Setting, tuple[float, float]] = {}
-    for setting, seen in found.items():
-        route = router(seen.points)
-        coarsest, auto, oracle = (choices[name](seen, route, setting) for name in ("coarsest", "auto", "oracle"))
-        gains[setting] = (float((auto - coarsest).mean()), float((oracle - coarsest).mean()))
-
-    def cells(wanted: Callable[[Setting], bool]) -> list[str]:
-        out = []
-        for where in RANGES:
-            auto, oracle = np.mean([gains[s] for s in SETTINGS if s.range == where and wanted(s)], 0)
-            out += [f"{auto:+.2f}", f"{oracle:+.2f}", f"{auto / oracle:.0%}" if oracle >= LEAST else "-"]
-        return out
-
-    names = list(dict.fromkeys(setting.name for setting in SETTINGS))
-    parts: dict[str, Callable[[Setting], bool]] = {
-        "mean of 7 single": lambda s: s.is_single,
-        "mean of 7 mixed": lambda s: not s.is_single,
-        "mean of 14": lambda s: True,
-        "mean of those without haze and low light": lambda s: not HARD_TO_SEE & set(s.types),
-    }
-    return [
-        "Gain over the coarsest expert, dB. The oracle knows the original, and with it how bright and colourful it "
-        "was: after haze or darkness much of its gain is that, which no picture shows. The last line leaves out every "
-        "setting with one of them (all mixes have haze). What the gain would be after the best brightness and colour "
-        "of each result cannot be told from a table of errors.",
-        "",
-        *header(
-            ["setting", *(f"{name}, {where}" for where in RANGES.values() for name in ("auto", "oracle", "share"))]
-        ),
-        *(row([name, *cells(lambda s, name=name: s.name == name)]) for name in names),
-        *(row([f"**{name}**", *(f"**{cell}**" for cell in cells(wanted))]) for name, wanted in parts.items()),
     ]
 
 

@@ -10,6 +10,11 @@ from moir.base.names import TYPES
 from moir.universal.compact_tree import CompactUniRestorer
 from moir.universal.router import Route, Router
 
+LEAST = 0.05
+"""dB: where an oracle gains less, a share of it says nothing."""
+HARD_TO_SEE = {"haze", "lowlight"}
+"""Damage of which the picture does not show how bright or colourful the original was."""
+
 Choice = Callable[[Seen, Route, Setting], torch.Tensor]
 """The PSNR, (N,), that a way of choosing reaches on the pictures of a setting."""
 
@@ -137,6 +142,47 @@ def wrong_instructions(network: CompactUniRestorer, found: Mapping[Setting, Seen
             )
         )
     return [*lines, ""]
+
+
+def share_of_oracle(network: CompactUniRestorer, found: Mapping[Setting, Seen]) -> list[str]:
+    """How much of what the best expert would gain auto mode reaches, as lines of Markdown."""
+    choices, router = ways(network), router_of(network)
+    gains: dict[Setting, list[float]] = {}
+    for setting, seen in found.items():
+        route = router(seen.points)
+        coarsest, *others = (choices[way](seen, route, setting) for way in ("coarsest", "auto", "of setting", "oracle"))
+        gains[setting] = [float((psnr - coarsest).mean()) for psnr in others]
+
+    def cells(wanted: Callable[[Setting], bool]) -> list[str]:
+        out = []
+        for ranges in (*((where,) for where in RANGES), tuple(RANGES)):
+            auto, *best = np.mean([gains[s] for s in SETTINGS if s.range in ranges and wanted(s)], 0)
+            out.append(f"{auto:+.2f}")
+            out += [f"{gain:+.2f} ({auto / gain:.0%})" if gain >= LEAST else f"{gain:+.2f} (-)" for gain in best]
+        return out
+
+    names = list(dict.fromkeys(setting.name for setting in SETTINGS))
+    parts: dict[str, Callable[[Setting], bool]] = {
+        "mean of 7 single": lambda s: s.is_single,
+        "mean of 7 mixed": lambda s: not s.is_single,
+        "mean of 14": lambda s: True,
+        "mean of those without haze and low light": lambda s: not HARD_TO_SEE & set(s.types),
+    }
+    places = (*RANGES.values(), "both")
+    return [
+        "## How much of the oracle's gain is reached",
+        "",
+        "Gain over the coarsest expert, dB, and in brackets how much of that auto mode reaches. `of setting` knows the "
+        "damage. `oracle` knows the original, and with it how bright and colourful it was: after haze or darkness much "
+        "of its gain is that, which no picture shows. The last line leaves out every setting with one of them (all "
+        "mixes have haze). What the gain would be after the best brightness and colour of each result cannot be told "
+        "from a table of errors.",
+        "",
+        *header(["setting", *(f"{way}, {where}" for where in places for way in ("auto", "of setting", "oracle"))]),
+        *(row([name, *cells(lambda s, name=name: s.name == name)]) for name in names),
+        *(row([f"**{name}**", *(f"**{cell}**" for cell in cells(wanted))]) for name, wanted in parts.items()),
+        "",
+    ]
 
 
 def router_of(network: CompactUniRestorer) -> Router:
