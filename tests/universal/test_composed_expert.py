@@ -310,6 +310,7 @@ def test_exported_graphs_know_places_too(tmp_path: Path):
         ({"forms": {3: {"parts": [[{"parts": [[{"expert": 40}]]}]]}}}, "which is not there"),
         ({"forms": {3: {"parts": [[{"expert": 2, "sure": 0.5}]]}}}, "a probability of what it is told"),
         ({"forms": {3: {"parts": [[{"expert": 2, "told": ["rain"], "sure": 1.5}]]}}}, "sure 1.5"),
+        ({"forms": {3: {"parts": [[{"parts": [[{"grid": ["haze"]}]], "sure": 0.5}]]}}}, "its parts may be"),
         ({"steps": [[{"own": []}]]}, "no parameters of its own"),
         ({"certain": {"hase": 0.5}}, "did you mean 'haze'"),
         ({"steps": [[{"expert": 3}]]}, "steps is made of expert 3, which is made of others"),

@@ -78,6 +78,8 @@ class Part:
         if not _is_number(levels) or (levels and "parts" in keys):
             raise InvalidValueError(f"flatten {levels!r} of the part {form!r}: give levels of 255, not of steps")
         if {"parts"} <= keys <= {"parts", "certainty"}:
+            if form.get("sure"):
+                raise InvalidValueError(f"sure {form['sure']!r} of the part {form!r}: its parts may be, not the steps")
             steps, ramps = read_steps(form["parts"]), read_ramps(form.get("certainty"))
             return cls(steps=steps, certainty=ramps, weight=float(weight))
         is_own = keys == {"own"}

@@ -111,10 +111,10 @@ def _whole(given: ExpertPart | ExpertSettings, numbers: Mapping[str, int]) -> di
 
 
 def _form(part: ExpertPart, numbers: Mapping[str, int]) -> dict[str, Any]:
-    weight = {} if part.weight == 1 else {"weight": part.weight}
+    more = {} if part.weight == 1 else {"weight": part.weight}
+    more |= {name: value for name, value in (("sure", part.sure), ("flatten", part.flatten)) if value}
     if part.parts:
-        return _whole(part, numbers) | weight
-    more = weight | {name: value for name, value in (("sure", part.sure), ("flatten", part.flatten)) if value}
+        return _whole(part, numbers) | more
     if part.expert is None:
         return {"grid": part.told, **more}
     if part.expert == OWN:
