@@ -161,7 +161,7 @@ def orthogonalise(matrices: torch.Tensor) -> torch.Tensor:
     x = x.to(choose_precision(None, x.device))
     for _ in range(5):
         square = x @ x.mT
-        x = a * x + (b * square + c * (square @ square)) @ x
+        x = torch.baddbmm(x, torch.baddbmm(square, square, square, beta=b, alpha=c), x, beta=a)
     return (x.mT if tall else x).float()
 
 
