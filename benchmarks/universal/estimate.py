@@ -62,9 +62,10 @@ def main() -> None:
     options = parser.parse_args()
     restorer = load(options.model, device="cpu")
     found = []
-    for name, types, pictures in damaged(options.data, options.pictures):
-        found.append(Estimated(name, types, torch.stack([_probability(restorer.inspect(x)) for x in pictures])))
-        print(name, flush=True)
+    for one in damaged(options.data, options.pictures):
+        said = torch.stack([_probability(restorer.inspect(x)) for x in one.pictures])
+        found.append(Estimated(one.name, one.types, said))
+        print(one.name, flush=True)
     draw(found, options.plot)
     lines = ["# What the estimate is worth", "", *_other_code(found), "", *_photographs(restorer, options.data)]
     text = "\n".join(lines) + "\n"

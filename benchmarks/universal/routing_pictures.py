@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 
 import torch
@@ -21,6 +22,8 @@ WHOLE = 384
 """Side of what the decision is made on, pixels: a centre crop of the picture, or all of it."""
 CROP = 160
 """Side of what is restored and scored, pixels."""
+SETS = ("cid22_validation", "live1", "cbsd68")
+"""Where the pictures come from, one set after the other: none was trained on, or used to calibrate the estimate."""
 RANGES = {"inside": "in distribution", "outside": "out of distribution"}
 
 
@@ -74,12 +77,18 @@ class Seen:
         return self.outcomes.psnr.gather(1, expert[:, None])[:, 0]
 
 
+def photographs(root: Path) -> Iterator[torch.Tensor]:
+    """Clean pictures, (3, H, W), of all sets; one that is not there is an error, since a part would pass for all."""
+    for name in SETS:
+        found = find(name, root, strict=False)
+        yield from (found.load(pair).target for pair in found.pairs)
+
+
 def damaged(root: Path, setting: Setting, count: int) -> Iterator[Batch]:
     """The pictures of one setting, one by one."""
-    found = find("cid22_validation", root)
     request = degrade.parse(f"{setting.name}={setting.range}")
-    for number, pair in enumerate(found.pairs[:count]):
-        target = _centre(found.load(pair).target, WHOLE)[None]
+    for number, photograph in enumerate(islice(photographs(root), count)):
+        target = _centre(photograph, WHOLE)[None]
         seed = 1000 * SETTINGS.index(setting) + number
         records = request.sample(torch.Generator().manual_seed(seed))
         presence, degree = torch.zeros(1, len(TYPES)), torch.full((1, len(TYPES)), -1)
