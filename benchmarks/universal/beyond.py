@@ -40,12 +40,12 @@ class Row:
 
     Attributes:
         damage: What was done.
-        is_sound: Whether that is nothing to speak of.
+        types: The types that it is of; none: nothing is wrong, or it is of no type.
         psnr: (ways, N), dB.
     """
 
     damage: str
-    is_sound: bool
+    types: tuple[str, ...]
     psnr: torch.Tensor
 
 
@@ -85,7 +85,7 @@ def rows(ways: Ways, made: Iterator[Damaged]) -> Iterator[Row]:
     for one in made:
         scores = [ways(picture, target) for picture, target in zip(one.pictures, one.targets, strict=True)]
         print(one.name, flush=True)
-        yield Row(one.name, not one.types, torch.tensor(scores).T)
+        yield Row(one.name, one.types, torch.tensor(scores).T)
 
 
 def table(found: Sequence[Row], names: Sequence[str]) -> list[str]:
@@ -151,7 +151,7 @@ def main() -> None:
             "",
             "## Of the types that moir knows",
             "",
-            *table([one for one in known if not one.is_sound], ways.names),
+            *table([one for one in known if one.types], ways.names),
             "## Of no type",
             "",
             *table(strange, ways.names),
@@ -160,7 +160,7 @@ def main() -> None:
             "How near they are to themselves afterwards, dB, and in brackets the share that is spoilt (more than "
             f"{HARM:g} dB farther than before, and below {SPOILT:g} dB).",
             "",
-            *sound([one for one in known if one.is_sound], ways.names),
+            *sound([one for one in known if not one.types], ways.names),
         ]
     )
     if options.output:

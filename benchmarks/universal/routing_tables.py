@@ -84,7 +84,8 @@ def tables(
     lines = [
         f"Protocol: {count} photographs of {', '.join(SETS)}, one draw of each setting, decision on at most {WHOLE} "
         f"px, centre {CROP} px scored, PSNR over RGB (dB), mean. `auto` and `told` are what a user gets who says "
-        "nothing, or which damage is there; in all other columns experts restore as if the damage were certain. "
+        "nothing, or which damage is there, in float32; in all other columns experts restore as if the damage were "
+        "certain, in bf16 where that is fast. "
         "`random` is the expectation over a random leaf and level; `of setting` takes one expert for all pictures of a "
         "setting, the best in their mean, so it knows the damage and not the picture; `oracle` takes the best expert "
         "of each picture, which nobody can know. The last line is how many of the pictures come out worse than they "
